@@ -1,0 +1,101 @@
+"""The one call around every attack: bounds, range and NaN are checked here, and passes are counted."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from bench.attacks.contract import Knowledge
+from bench.config import Options
+
+# An eps of n/255 is not a binary fraction; float32 rounding of image +- eps stays below this.
+_ROUNDING = 1e-6
+
+
+class Attacked(NamedTuple):
+    """A checked result.
+
+    Attributes:
+        images: Adversarial images.
+        flags: Warnings about the evaluation.
+        forwards: Images passed through the model.
+        backwards: Images passed back through it.
+    """
+
+    images: Tensor
+    flags: frozenset[str]
+    forwards: int
+    backwards: int
+
+
+class Counting(nn.Module):
+    """Passes images through another module and counts them, forward and backward."""
+
+    def __init__(self, model: nn.Module) -> None:
+        """Wrap ``model``."""
+        super().__init__()
+        self.model = model
+        self.forwards = 0
+        self.backwards = 0
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits of ``images``."""
+        self.forwards += len(images)
+        logits = self.model(images)
+        if logits.requires_grad:
+            logits.register_hook(self._count_backward)
+        return logits
+
+    def _count_backward(self, gradient: Tensor) -> None:
+        self.backwards += len(gradient)
+
+
+def run_attack(
+    module: Any,
+    model: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    *,
+    options: Options,
+    seeds: Sequence[int],
+    knowledge: Knowledge | None = None,
+) -> Attacked:
+    """Run the attack of an attack file and check what it returns.
+
+    Args:
+        module: The attack file's module.
+        model: What to attack.
+        images: Clean images in [0,1], ``(n, 3, h, w)`` float32.
+        labels: True classes.
+        options: The attack file's options.
+        seeds: One per image.
+        knowledge: What the attacker knows beside the model.
+
+    Raises:
+        ValueError: The images are outside [0,1], or the attack broke its contract.
+    """
+    if images.min() < 0 or images.max() > 1:
+        raise ValueError(f"images must lie in [0,1], not [{images.min():.3f}, {images.max():.3f}]: normalise in the model")
+    if len(seeds) != len(images):
+        raise ValueError(f"{len(images)} images need as many seeds, not {len(seeds)}")
+    before = images.clone()
+    counting = Counting(model)
+    result = module.attack(
+        counting, images, labels, options=options, seeds=seeds, knowledge=knowledge or Knowledge()
+    )
+    name = module.__name__.rsplit(".", 1)[-1]
+    if not torch.equal(before, images):
+        raise ValueError(f"attack '{name}' changed its input in place")
+    if result.images.shape != images.shape or result.images.dtype != images.dtype:
+        raise ValueError(f"attack '{name}' returned {tuple(result.images.shape)} {result.images.dtype} images")
+    flags, adversarial = set(result.flags), result.images.detach()
+    if torch.isnan(adversarial).any():
+        # A sample that turned into NaN was not attacked; it stands as it was and the result is marked.
+        flags.add("nan")
+        adversarial = torch.where(torch.isnan(adversarial), images, adversarial)
+    if adversarial.min() < 0 or adversarial.max() > 1:
+        raise ValueError(f"attack '{name}' left the range [0,1]")
+    if result.eps is not None and (adversarial - images).abs().max() > result.eps + _ROUNDING:
+        raise ValueError(f"attack '{name}' left the ball of radius {result.eps * 255:.3f}/255")
+    return Attacked(adversarial, frozenset(flags), counting.forwards, counting.backwards)

@@ -1,0 +1,137 @@
+"""The ``bench`` command: one thin function per verb. Imports are inside, so that light verbs start fast."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from bench.config import Suite, load_suite
+from bench.errors import UserError, unknown
+from bench.paths import DEFAULT_SUITE, Paths, paths_for
+
+app = typer.Typer(
+    help="A reproducible benchmark of vision-language models under adversarial examples and backdoors.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+_console = Console(stderr=True)
+SuiteOption = Annotated[Path, typer.Option("--suite", help="The suite's benchmark.yaml.")]
+
+
+def main() -> None:
+    """Run the command; mistakes of the user end in one message and exit code 2."""
+    try:
+        app()
+    except UserError as error:
+        _console.print(f"[bold red]error:[/] {error}", highlight=False, soft_wrap=True)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        _console.print("stopped; what is finished is kept, the same command goes on from there")
+        sys.exit(130)
+
+
+@app.command()
+def fetch(dataset: str, suite: SuiteOption = DEFAULT_SUITE) -> None:
+    """Get a dataset: its images and its manifest."""
+    from bench.datasets.store import build
+    from bench.items import item_options, load_item
+
+    paths, loaded = _open(suite)
+    _known("dataset", dataset, loaded.datasets)
+    module = load_item("datasets", dataset, f"{suite}: datasets")
+    options = item_options(module, loaded.datasets[dataset], f"{suite}: datasets.{dataset}")
+    manifest = build(dataset, options, module.fetch, paths.data)
+    sizes = ", ".join(f"{name} {split.count}" for name, split in manifest.splits.items())
+    _console.print(f"{dataset}: {sizes}")
+
+
+@app.command()
+def checkpoint(name: str, suite: SuiteOption = DEFAULT_SUITE) -> None:
+    """Make a checkpoint: a clean or a backdoored model."""
+    from bench.backdoors.make import make_checkpoint
+
+    paths, loaded = _open(suite)
+    _known("checkpoint", name, loaded.checkpoints)
+    with _training_may_diverge():
+        made = make_checkpoint(name, loaded.checkpoints[name], paths.data, paths.checkpoint(name), str(suite))
+    gate = made.card.gate
+    if gate is not None:
+        verdict = "passed" if gate.passed else "[bold red]attack_failed[/]"
+        _console.print(f"{name}: {verdict}; ASR {gate.asr:.1f} %, CA {gate.ca:.1f} % (clean {gate.clean_ca:.1f} %)")
+
+
+@app.command()
+def defend(track: str, defense: str, checkpoint: str, suite: SuiteOption = DEFAULT_SUITE) -> None:
+    """Tune a defense on a checkpoint, for every dataset and seed of the track."""
+    from bench.backdoors.checkpoint import load_checkpoint
+    from bench.defenses.artefact import fit_all
+
+    paths, loaded = _open(suite)
+    _known("track", track, loaded.tracks)
+    _known("defense", defense, loaded.tracks[track].defenses)
+    _known("checkpoint", checkpoint, loaded.checkpoints)
+    fit_all(loaded, track, defense, checkpoint, load_checkpoint(paths.checkpoint(checkpoint)), paths)
+
+
+@app.command()
+def evaluate(
+    track: str,
+    defense: str,
+    attack: str,
+    suite: SuiteOption = DEFAULT_SUITE,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="At most so many images per cell: a quick look, kept out of all tables.")
+    ] = None,
+) -> None:
+    """Evaluate a defense under an attack, on every checkpoint and dataset of the track."""
+    from bench.evaluation.run import evaluate as run
+
+    paths, loaded = _open(suite)
+    _known("track", track, loaded.tracks)
+    _known("defense", defense, loaded.tracks[track].defenses)
+    _known("attack", attack, loaded.attacks)
+    for record in run(loaded, track, defense, attack, paths, limit):
+        number = record.reason if record.value is None else f"{record.metric} {record.value:.1f} % [{record.low:.1f}, {record.high:.1f}]"
+        _console.print(f"{record.identity.cell.name}: {record.state} {number} {' '.join(record.flags)}", highlight=False)
+
+
+@app.command()
+def collect(suite: SuiteOption = DEFAULT_SUITE) -> None:
+    """Gather all records into cells.csv."""
+    from bench.leaderboard.collect import write_cells
+
+    paths, loaded = _open(suite)
+    write_cells(loaded, paths)
+
+
+@app.command()
+def table(name: str, suite: SuiteOption = DEFAULT_SUITE) -> None:
+    """Write one table, as CSV and Markdown, from cells.csv."""
+    from bench.leaderboard.table import write_table
+
+    paths, loaded = _open(suite)
+    _known("table", name, loaded.tables)
+    write_table(loaded, name, paths)
+
+
+@app.command()
+def pretrain(
+    folder: Annotated[Path, typer.Argument(help="Where to write weights.safetensors and card.json.")],
+    steps: Annotated[int | None, typer.Option(min=1, help="Fewer steps, for a trial.")] = None,
+) -> None:
+    """Train the mini CLIP that ships with the package."""
+    from bench.clip.pretrain import PretrainOptions, pretrain_to
+
+    pretrain_to(folder, PretrainOptions() if steps is None else PretrainOptions(steps=steps))
+
+
+def _open(suite: Path) -> tuple[Paths, Suite]:
+    return paths_for(suite), load_suite(suite)
+
+
+def _known(kind: str, name: str, known: object) -> None:
+    if name not in known:  # pyright: ignore[reportOperatorIssue]
+        raise unknown(kind, name, known, "command line")  # pyright: ignore[reportArgumentType]

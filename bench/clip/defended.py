@@ -1,0 +1,96 @@
+"""A CLIP with whatever a defense adds to it: edits of both towers, or a head instead of the text tower."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from bench.clip.classifier import Classifier, scaled_cosine, sentences
+from bench.clip.staged import ImageEdits, StagedCLIP, TextEdits, Trace
+from bench.errors import UserError
+
+# One id in CLIP's and in the mini CLIP's vocabulary; learned context vectors take its place.
+PLACEHOLDER = "X"
+
+
+class Task(NamedTuple):
+    """What to tell apart.
+
+    Attributes:
+        class_names: One per class, in the order of the labels.
+        template: Prompt with ``{}`` for the class name.
+    """
+
+    class_names: tuple[str, ...]
+    template: str
+
+
+class Head(NamedTuple):
+    """A linear classifier on image embeddings, tied to the classes it was trained on."""
+
+    weight: Tensor
+    bias: Tensor
+    class_names: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class DefendedCLIP:
+    """What defenses take and give, so that they compose.
+
+    Attributes:
+        staged: The CLIP underneath.
+        image_edits: Edits of the image tower.
+        text_edits: Edits of the text tower.
+        head: Used instead of the text tower where given.
+    """
+
+    staged: StagedCLIP
+    image_edits: ImageEdits = field(default_factory=ImageEdits)
+    text_edits: TextEdits = field(default_factory=TextEdits)
+    head: Head | None = None
+
+    def image(self, images: Tensor, trace: Trace | None = None) -> Tensor:
+        """Embeddings ``(n, d)`` of images in [0,1], not normalised."""
+        return self.staged.image(images, self.image_edits, trace)
+
+    def texts(self, task: Task) -> Tensor:
+        """Normalised embeddings of the class prompts, ``(classes, d)``.
+
+        Learned context vectors take the place of the template, as in CoOp.
+        """
+        context = self.text_edits.context
+        prompts = sentences(task.class_names, task.template if context is None else placeholders(context.shape[-2]))
+        return self.staged.features_of(prompts, self.text_edits)
+
+    def logits(self, images: Tensor, texts: Tensor, trace: Trace | None = None) -> Tensor:
+        """CLIP's logits of images in [0,1] against prompt embeddings."""
+        return scaled_cosine(self.staged, self.image(images, trace), texts)
+
+    @torch.no_grad()
+    def classifier(self, task: Task) -> Classifier:
+        """The classifier for ``task``; its text features are computed here, once.
+
+        Raises:
+            UserError: A head was trained on other classes.
+        """
+        parts: Sequence[nn.Module] = [self.staged.clip.model]
+        if self.head is None:
+            texts = self.texts(task)
+            return Classifier(lambda images: self.logits(images, texts), len(task.class_names), parts)
+        head = self.head
+        if head.class_names != task.class_names:
+            raise UserError(
+                f"this defense ends in a linear head for {len(head.class_names)} classes ({head.class_names[0]}, ...) and "
+                f"cannot name the {len(task.class_names)} classes of this dataset; tune it there"
+            )
+        return Classifier(
+            lambda images: functional.linear(self.image(images), head.weight, head.bias), len(task.class_names), parts
+        )
+
+
+def placeholders(length: int) -> str:
+    """The template whose first ``length`` words are replaced by context vectors."""
+    return " ".join([PLACEHOLDER] * length) + " {}."

@@ -1,0 +1,163 @@
+"""Getting a CLIP: the shipped mini model, or any open_clip architecture with random, published or local weights."""
+
+import json
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import cast
+
+import open_clip
+import torch
+from open_clip.transformer import VisionTransformer
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from bench.clip.tokenizer import WordTokenizer, mini_vocabulary
+from bench.config import Options
+from bench.errors import UserError, unknown
+
+MINI = "mini"
+
+
+class Base(Options):
+    """Where a model comes from.
+
+    Attributes:
+        architecture: ``mini`` or an open_clip model name such as ``ViT-B-32-quickgelu``.
+        weights: ``shipped`` (mini only), ``random``, an open_clip tag such as ``openai``, or the path of a safetensors
+            file. A path alone never names a model: the architecture stands beside it, always.
+    """
+
+    architecture: str
+    weights: str
+
+
+@dataclass(frozen=True)
+class Clip:
+    """An open_clip model with what it needs to be used: tokenizer, image size and normalisation."""
+
+    architecture: str
+    model: open_clip.CLIP
+    tokenize: Callable[[list[str]], Tensor]
+    image_size: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+
+def build(architecture: str, seed: int = 0) -> Clip:
+    """``architecture`` with random weights, the same for the same seed, in evaluation mode.
+
+    Raises:
+        UserError: The architecture is unknown, or its image tower is not a vision transformer.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        if architecture == MINI:
+            return _mini()
+        if architecture not in open_clip.list_models():
+            raise unknown("architecture", architecture, [MINI, *open_clip.list_models()], "base.architecture")
+        return _wrap(architecture, cast(open_clip.CLIP, open_clip.create_model(architecture)))
+
+
+def load(base: Base) -> Clip:
+    """The model that ``base`` names.
+
+    Raises:
+        UserError: Unknown names, weights that do not fit the architecture, or published weights asked for under an
+            architecture with the other activation function (OpenAI's weights need ``-quickgelu``).
+    """
+    if base.weights == "random":
+        return build(base.architecture)
+    if base.weights == "shipped":
+        if base.architecture != MINI:
+            raise UserError(f"base: only '{MINI}' ships with weights, not '{base.architecture}'")
+        return load_weights(build(MINI), Path(str(resources.files("bench.clip") / "mini" / "weights.safetensors")))
+    if base.weights.endswith(".safetensors"):
+        return load_weights(build(base.architecture), Path(base.weights))
+    return _published(base)
+
+
+def load_weights(clip: Clip, path: Path) -> Clip:
+    """Put the weights in ``path`` into ``clip``.
+
+    Raises:
+        UserError: The file is missing, unreadable or made for another architecture.
+    """
+    if not path.exists():
+        raise UserError(f"{path} is missing")
+    try:
+        state = load_file(path)
+    except Exception as error:  # safetensors raises its own type for every kind of damage
+        raise UserError(f"{path} is not a readable safetensors file: {error}") from error
+    expected = {name: tensor.shape for name, tensor in clip.model.state_dict().items()}
+    wrong = sorted(name for name in expected.keys() ^ state.keys())
+    wrong += sorted(name for name in expected.keys() & state.keys() if expected[name] != state[name].shape)
+    if wrong:
+        raise UserError(f"{path} does not hold a '{clip.architecture}': {len(wrong)} tensors differ, first '{wrong[0]}'")
+    clip.model.load_state_dict({name: tensor.float() for name, tensor in state.items()})
+    return clip
+
+
+def save_weights(clip: Clip, path: Path, dtype: torch.dtype = torch.float32) -> None:
+    """Write all tensors of ``clip`` to a safetensors file."""
+    save_file({name: tensor.to(dtype).contiguous() for name, tensor in clip.model.state_dict().items()}, path)
+
+
+def normalise(clip: Clip, images: Tensor) -> Tensor:
+    """Images in [0,1] as the image tower wants them: minus mean, over standard deviation, per channel."""
+    mean, std = (images.new_tensor(values).view(1, 3, 1, 1) for values in (clip.mean, clip.std))
+    return (images - mean) / std
+
+
+def _mini() -> Clip:
+    config = json.loads((resources.files("bench.clip") / "mini" / "architecture.json").read_text("utf-8"))
+    text = config["text_cfg"]
+    words = mini_vocabulary()
+    tokenizer = WordTokenizer(words, text["context_length"])
+    if tokenizer.vocab_size != text["vocab_size"]:
+        raise UserError(f"mini/architecture.json: vocab_size must be {tokenizer.vocab_size} for {len(words)} words")
+    model = open_clip.CLIP(
+        embed_dim=config["embed_dim"],
+        vision_cfg=open_clip.CLIPVisionCfg(**config["vision_cfg"]),
+        text_cfg=open_clip.CLIPTextCfg(**text),
+    )
+    size = config["vision_cfg"]["image_size"]
+    return Clip(MINI, model.eval(), tokenizer, size, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
+
+
+def _wrap(architecture: str, model: open_clip.CLIP) -> Clip:
+    if not isinstance(model, open_clip.CLIP) or not isinstance(model.visual, VisionTransformer):
+        raise UserError(
+            f"base.architecture: '{architecture}' has no plain vision transformer with CLIP's text tower; "
+            "prompts, refiners and anchors need one (RN50, CustomText and SigLIP models have not)"
+        )
+    with torch.no_grad():
+        # open_clip starts new models at the scale of CLIP's first training step; trained ones end near 100.
+        model.logit_scale.fill_(math.log(100))
+    size = cast(tuple[int, int], model.visual.image_size)[0]
+    mean, std = open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD
+    return Clip(architecture, model.eval(), open_clip.get_tokenizer(architecture), size, mean, std)
+
+
+def _published(base: Base) -> Clip:
+    config = open_clip.get_pretrained_cfg(base.architecture, base.weights)
+    if not config:
+        tags = open_clip.list_pretrained_tags_by_model(base.architecture)
+        raise unknown("weights", base.weights, ["random", *tags], f"base.weights of '{base.architecture}'")
+    needs_quick = bool(config.get("quick_gelu", False))
+    has_quick = bool((open_clip.get_model_config(base.architecture) or {}).get("quick_gelu", False))
+    if needs_quick != has_quick:
+        plain = base.architecture.removesuffix("-quickgelu")
+        right = f"{plain}-quickgelu" if needs_quick else plain
+        raise UserError(
+            f"base: weights '{base.weights}' were trained with {'Quick' if needs_quick else 'exact '}GELU; "
+            f"use architecture '{right}' instead of '{base.architecture}'"
+        )
+    model = open_clip.create_model(base.architecture, pretrained=base.weights)
+    scale = model.logit_scale.detach().clone()
+    clip = _wrap(base.architecture, cast(open_clip.CLIP, model))
+    with torch.no_grad():
+        clip.model.logit_scale.copy_(scale)
+    return clip

@@ -1,0 +1,78 @@
+"""Trains the mini CLIP from scratch on captions of the rendered world and on the training half of the digits."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from bench.clip.contrastive import ContrastiveOptions, contrastive_loss, train_contrastive
+from bench.clip.model import MINI, Clip, build, normalise
+from bench.datasets import digits, world
+from bench.progress import track
+
+# Streams 101 to 106 hold the downstream tasks and 301 the captions that checkpoints are poisoned with.
+_WORLD_STREAM, _DIGITS_STREAM = 1, 2
+_DIGIT_SENTENCES = ("a photo of the digit {}.", "the handwritten digit {}.", "a handwritten number {}.", "the number {}.")
+
+
+class PretrainOptions(ContrastiveOptions):
+    """Recipe of the shipped weights."""
+
+    learning_rate: float = 1e-3
+    batch_size: int = 128
+    warmup_steps: int = 200
+    steps: int = 6_000
+    digits_per_batch: int = 16
+    seed: int = 1
+
+
+def pretrain(options: PretrainOptions) -> Clip:
+    """Train a mini CLIP; the same options give the same weights on the same machine.
+
+    Returns:
+        The trained model in float32.
+    """
+    clip = build(MINI, options.seed)
+
+    def loss(batch: tuple[Tensor, ...]) -> Tensor:
+        images = functional.normalize(clip.model.encode_image(normalise(clip, batch[0])), dim=-1)
+        texts = functional.normalize(clip.model.encode_text(batch[1]), dim=-1)
+        return contrastive_loss(clip.model.logit_scale.exp(), images, texts)
+
+    steps = track(range(options.steps), "pretrain the mini CLIP")
+    train_contrastive(clip.model, _batches(clip, options, steps), loss, options, options.steps)
+    return clip
+
+
+def _batches(clip: Clip, options: PretrainOptions, steps: Iterator[int]) -> Iterator[tuple[Tensor, Tensor]]:
+    grey, labels = digits.training_half()
+    scenes = options.batch_size - options.digits_per_batch
+    for step in steps:
+        pairs = world.captioned(scenes, options.seed * 1000 + _WORLD_STREAM, step * scenes)
+        dice = world.Dice(options.seed * 1000 + _DIGITS_STREAM, step)
+        rows = dice.array(len(grey), options.digits_per_batch)
+        images = np.concatenate([pairs.images, np.stack([_augmented(grey[row], dice) for row in rows])])
+        sentences = [_digit_caption(int(labels[row]), dice) for row in rows]
+        yield (
+            torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255,
+            clip.tokenize([*pairs.captions, *sentences]),
+        )
+
+
+def _augmented(image: world.Pixels, dice: world.Dice) -> world.Pixels:
+    """A digit at another size and place, sometimes brighter or darker: uint8 ``(32, 32, 3)``."""
+    side = dice.between(26, 38)
+    margin = 8
+    padded = np.pad(digits.enlarge(image, side), margin)
+    slack = side + 2 * margin - world.SIDE
+    middle = slack // 2
+    top, left = (min(max(middle + dice.between(-3, 3), 0), slack) for _ in range(2))
+    crop = padded[top : top + world.SIDE, left : left + world.SIDE].astype(np.int64)
+    faded = crop * dice.between(6, 10) // 10
+    return np.repeat(faded[..., None], 3, axis=2).astype(np.uint8)
+
+
+def _digit_caption(label: int, dice: world.Dice) -> str:
+    return _DIGIT_SENTENCES[dice.below(len(_DIGIT_SENTENCES))].format(digits.CLASS_NAMES[label])

@@ -1,0 +1,217 @@
+"""CLIP's forward pass in stages, with named places where a defense may step in.
+
+Our own loop over open_clip's submodules: no hooks, no wrapper modules, no change to open_clip or to the ``state_dict``.
+Without edits it equals ``encode_image`` and ``encode_text`` bit for bit. Layers are numbered from 1, as in the papers.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple, cast
+
+import open_clip
+import torch
+from open_clip.transformer import ResidualAttentionBlock, VisionTransformer, text_global_pool
+from torch import Tensor, nn
+from torch.nn import functional
+
+from bench.clip.model import Clip, normalise
+
+Edit = Callable[[Tensor], Tensor]
+_NO_PROMPTS: Mapping[int, Tensor] = {}
+_NO_EDITS: Mapping[int, Edit] = {}
+
+
+@dataclass(frozen=True)
+class ImageEdits:
+    """What to change in the image tower.
+
+    Attributes:
+        shallow: Tokens ``(b, width)`` appended after the positional embedding and before ``ln_pre`` (VPT's first layer).
+        prompts: For a layer, tokens ``(b, width)`` that follow the image's own tokens at its input; the outputs of
+            earlier prompts are dropped there. Layers not named keep what is in the sequence.
+        refine: For a layer, what to do with the image's own tokens ``(n, 1 + patches, width)`` at its input, before
+            prompts are appended.
+        attention: For a layer, what to do with the attention output ``(n, tokens, width)`` before it is added.
+    """
+
+    shallow: Tensor | None = None
+    prompts: Mapping[int, Tensor] = field(default_factory=lambda: _NO_PROMPTS)
+    refine: Mapping[int, Edit] = field(default_factory=lambda: _NO_EDITS)
+    attention: Mapping[int, Edit] = field(default_factory=lambda: _NO_EDITS)
+
+
+@dataclass(frozen=True)
+class TextEdits:
+    """What to change in the text tower.
+
+    Attributes:
+        context: Vectors ``(n, width)`` for all classes or ``(classes, n, width)`` that replace the embeddings of
+            positions 1 to n (the placeholders of the tokenised prompt).
+        prompts: For a layer, vectors ``(n, width)`` that overwrite positions 1 to n at its input.
+        refine: For a layer, what to do at its input with all tokens but those of positions 1 to n.
+    """
+
+    context: Tensor | None = None
+    prompts: Mapping[int, Tensor] = field(default_factory=lambda: _NO_PROMPTS)
+    refine: Mapping[int, Edit] = field(default_factory=lambda: _NO_EDITS)
+
+
+@dataclass
+class Trace:
+    """What to note down during a pass through the image tower.
+
+    Attributes:
+        every_token: Also note all tokens of each layer, not only the class token.
+        class_tokens: After the pass, the class token ``(n, width)`` that each block puts out.
+        tokens: After the pass, all tokens that each block puts out, where asked for.
+        last_input: After the pass, the tokens that enter the last block.
+        last_attention: After the pass, the last block's attention output, before it is added to the residual.
+    """
+
+    every_token: bool = False
+    class_tokens: list[Tensor] = field(default_factory=list[Tensor])
+    tokens: list[Tensor] = field(default_factory=list[Tensor])
+    last_input: Tensor | None = None
+    last_attention: Tensor | None = None
+
+
+class QueryKeyValue(NamedTuple):
+    """One block's projections, heads side by side, each ``(n, tokens, width)``."""
+
+    query: Tensor
+    key: Tensor
+    value: Tensor
+
+
+class StagedCLIP:
+    """A CLIP whose towers can be run with edits; see ``ImageEdits`` and ``TextEdits``."""
+
+    def __init__(self, clip: Clip) -> None:
+        """Wrap ``clip``; its weights are shared, not copied."""
+        self.clip = clip
+        self.visual = cast(VisionTransformer, clip.model.visual)
+        self.image_blocks = _blocks(self.visual.transformer)
+        self.text_blocks = _blocks(clip.model.transformer)
+        self.patches = self.visual.grid_size[0] * self.visual.grid_size[1]
+        self.image_width = self.visual.positional_embedding.shape[1]
+        self.text_width = clip.model.positional_embedding.shape[1]
+        self.embedding_width = clip.model.text_projection.shape[-1]
+
+    def image(self, images: Tensor, edits: ImageEdits | None = None, trace: Trace | None = None) -> Tensor:
+        """Embeddings of images in [0,1].
+
+        Args:
+            images: ``(n, 3, h, w)`` float32.
+            edits: What to change on the way.
+            trace: What to note down on the way.
+
+        Returns:
+            Embeddings ``(n, d)``, not normalised.
+        """
+        edits = edits or ImageEdits()
+        return self.image_from(self.image_tokens(images, edits.shallow), 1, edits, trace)
+
+    def image_tokens(self, images: Tensor, shallow: Tensor | None = None) -> Tensor:
+        """The tokens that enter the first block: class, patches, and ``shallow`` prompts if given."""
+        visual = self.visual
+        patches = visual.conv1(normalise(self.clip, images)).flatten(2).permute(0, 2, 1)
+        first = visual.class_embedding.view(1, 1, -1).expand(len(patches), -1, -1)
+        tokens = torch.cat([first, patches], dim=1) + visual.positional_embedding
+        if shallow is not None:
+            tokens = torch.cat([tokens, _spread(shallow, len(tokens))], dim=1)
+        return visual.ln_pre(tokens)
+
+    def image_from(self, tokens: Tensor, first: int, edits: ImageEdits, trace: Trace | None = None) -> Tensor:
+        """Run the blocks from layer ``first`` on and project.
+
+        Args:
+            tokens: What enters layer ``first``, ``(n, tokens, width)``.
+            first: 1 for the whole tower.
+            edits: As for ``image``; ``shallow`` is not looked at.
+            trace: As for ``image``; layers before ``first`` are not in it.
+        """
+        own, last = 1 + self.patches, len(self.image_blocks)
+        for layer in range(first, last + 1):
+            if layer in edits.refine:
+                tokens = torch.cat([edits.refine[layer](tokens[:, :own]), tokens[:, own:]], dim=1)
+            if layer in edits.prompts:
+                tokens = torch.cat([tokens[:, :own], _spread(edits.prompts[layer], len(tokens))], dim=1)
+            noting = trace if layer == last else None
+            tokens = _run_block(self.image_blocks[layer - 1], tokens, None, edits.attention.get(layer), noting)
+            if trace is not None:
+                trace.class_tokens.append(tokens[:, 0])
+                if trace.every_token:
+                    trace.tokens.append(tokens)
+        pooled = cast(tuple[Tensor, Tensor], self.visual._pool(tokens))[0]  # pyright: ignore[reportPrivateUsage]
+        return pooled @ self.visual.proj
+
+    def text(self, ids: Tensor, edits: TextEdits | None = None) -> Tensor:
+        """Embeddings of tokenised sentences.
+
+        Args:
+            ids: ``(n, context length)``; where ``edits.context`` is given, positions 1 to n hold placeholders.
+            edits: What to change on the way.
+
+        Returns:
+            Embeddings ``(n, d)``, not normalised.
+        """
+        model, edits = self.clip.model, edits or TextEdits()
+        tokens = model.token_embedding(ids)
+        if edits.context is not None:
+            tokens = _overwrite(tokens, edits.context)
+        tokens = tokens + model.positional_embedding
+        for layer, block in enumerate(self.text_blocks, start=1):
+            if layer in edits.refine:
+                length = 0 if edits.context is None else edits.context.shape[-2]
+                tokens = _refine_around(tokens, length, edits.refine[layer])
+            if layer in edits.prompts:
+                tokens = _overwrite(tokens, edits.prompts[layer])
+            tokens = _run_block(block, tokens, cast(Tensor, model.attn_mask), None, None)
+        pooled = text_global_pool(model.ln_final(tokens), ids, model.text_pool_type, model.text_eos_id)
+        projection = model.text_projection
+        return projection(pooled) if isinstance(projection, nn.Linear) else pooled @ projection
+
+    def features_of(self, sentences: list[str], edits: TextEdits | None = None) -> Tensor:
+        """Normalised text embeddings of plain sentences, ``(n, d)``."""
+        ids = self.clip.tokenize(sentences).to(self.clip.model.positional_embedding.device)
+        return functional.normalize(self.text(ids, edits), dim=-1)
+
+    def query_key_value(self, block: ResidualAttentionBlock, tokens: Tensor) -> QueryKeyValue:
+        """What ``block`` computes inside its attention from the tokens that enter it."""
+        attention = cast(nn.MultiheadAttention, block.attn)
+        joined = functional.linear(block.ln_1(tokens), cast(Tensor, attention.in_proj_weight), attention.in_proj_bias)
+        return QueryKeyValue(*joined.chunk(3, dim=-1))
+
+
+def _blocks(transformer: nn.Module) -> list[ResidualAttentionBlock]:
+    return [cast(ResidualAttentionBlock, block) for block in cast(open_clip.transformer.Transformer, transformer).resblocks]
+
+
+def _run_block(
+    block: ResidualAttentionBlock, tokens: Tensor, mask: Tensor | None, edit: Edit | None, trace: Trace | None
+) -> Tensor:
+    attended = block.attention(block.ln_1(tokens), attn_mask=mask)
+    if edit is not None:
+        attended = edit(attended)
+    if trace is not None:
+        trace.last_input, trace.last_attention = tokens, attended
+    tokens = tokens + block.ls_1(attended)
+    return tokens + block.ls_2(block.mlp(block.ln_2(tokens)))
+
+
+def _spread(prompts: Tensor, count: int) -> Tensor:
+    return prompts.unsqueeze(0).expand(count, -1, -1)
+
+
+def _overwrite(tokens: Tensor, vectors: Tensor) -> Tensor:
+    """``tokens`` with positions 1 to n replaced by ``vectors``, ``(n, width)`` or one set per row."""
+    length = vectors.shape[-2]
+    vectors = vectors if vectors.dim() == 3 else _spread(vectors, len(tokens))
+    return torch.cat([tokens[:, :1], vectors, tokens[:, 1 + length :]], dim=1)
+
+
+def _refine_around(tokens: Tensor, length: int, refine: Edit) -> Tensor:
+    """``refine`` applied to all tokens but those at positions 1 to ``length``."""
+    kept = tokens[:, 1 : 1 + length]
+    others = refine(torch.cat([tokens[:, :1], tokens[:, 1 + length :]], dim=1))
+    return torch.cat([others[:, :1], kept, others[:, 1:]], dim=1)

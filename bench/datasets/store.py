@@ -1,0 +1,160 @@
+"""Images on disk: one memory-mapped uint8 array per split, described by a small manifest.
+
+``data/<dataset>/<split>.images.npy`` holds uint8 ``(n, 3, h, w)`` after resize and crop, ``<split>.labels.npy`` int64 class
+indices or ``<split>.captions.json`` one sentence per image. ``data/manifests/<dataset>.json`` is what pipelines depend on.
+"""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from bench.config import Options
+from bench.errors import UserError
+from bench.files import replace_folder, sha256_of, write_text
+
+MANIFEST_VERSION = 1
+
+
+class Description(Options):
+    """What a dataset file says about its dataset."""
+
+    class_names: tuple[str, ...]
+    template: str
+    source: str
+    licence: str
+    redistribution: bool
+
+
+class SplitEntry(Options):
+    """One split in the manifest: how many images, how many of each class, and the hash of every file."""
+
+    count: int
+    per_class: tuple[int, ...]
+    files: dict[str, str]
+
+
+class Manifest(Options):
+    """The whole of ``data/manifests/<dataset>.json``."""
+
+    version: int = MANIFEST_VERSION
+    dataset: str
+    options: dict[str, Any]
+    description: Description
+    splits: dict[str, SplitEntry]
+
+    @cached_property
+    def digest(self) -> str:
+        """Hash that stands for the exact images, labels and splits."""
+        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
+
+
+class Split(NamedTuple):
+    """Images with what belongs to them; ``labels`` or ``captions`` is empty where the dataset has none."""
+
+    images: npt.NDArray[np.uint8]
+    labels: npt.NDArray[np.int64]
+    captions: Sequence[str]
+
+    def batch(self, rows: Sequence[int] | npt.NDArray[np.int64] | slice) -> Tensor:
+        """Images as the models take them: float32 in [0,1], ``(n, 3, h, w)``."""
+        return torch.from_numpy(np.ascontiguousarray(self.images[rows])).float() / 255
+
+    def targets(self, rows: Sequence[int] | npt.NDArray[np.int64] | slice) -> Tensor:
+        """Class indices of ``rows``, int64."""
+        return torch.from_numpy(np.ascontiguousarray(self.labels[rows]))
+
+
+def write_split(
+    folder: Path,
+    name: str,
+    images: npt.NDArray[np.uint8],
+    labels: npt.NDArray[np.int64] | None = None,
+    captions: Sequence[str] | None = None,
+) -> None:
+    """Write one split into ``folder``; called by dataset files."""
+    np.save(folder / f"{name}.images.npy", images)
+    if labels is not None:
+        np.save(folder / f"{name}.labels.npy", labels)
+    if captions is not None:
+        (folder / f"{name}.captions.json").write_text(json.dumps(list(captions), indent=0), "utf-8")
+
+
+def build(dataset: str, options: Options, fetch: Any, data: Path) -> Manifest:
+    """Fetch ``dataset`` into ``data`` and write its manifest.
+
+    Everything is made in a scratch folder and moved into place at the end, so a killed fetch leaves nothing that looks
+    complete.
+
+    Args:
+        dataset: Id of the dataset, the name of its file in ``bench/datasets``.
+        options: The dataset file's own options.
+        fetch: The dataset file's ``fetch(options, folder) -> Description``.
+        data: Folder for the images and manifests.
+    """
+    scratch = data / f".{dataset}.partial"
+    shutil.rmtree(scratch, ignore_errors=True)
+    scratch.mkdir(parents=True)
+    description: Description = fetch(options, scratch)
+    names = sorted(path.name.removesuffix(".images.npy") for path in scratch.glob("*.images.npy"))
+    splits = {name: _describe(scratch, name, len(description.class_names)) for name in names}
+    manifest = Manifest(
+        dataset=dataset, options=options.model_dump(mode="json"), description=description, splits=splits
+    )
+    replace_folder(scratch, data / dataset)
+    write_text(_manifest_path(data, dataset), manifest.model_dump_json(indent=1) + "\n")
+    return manifest
+
+
+def read_manifest(data: Path, dataset: str) -> Manifest:
+    """The manifest of a fetched dataset.
+
+    Raises:
+        UserError: The dataset has not been fetched.
+    """
+    path = _manifest_path(data, dataset)
+    if not path.exists():
+        raise UserError(f"{path} is missing: dataset '{dataset}' has not been fetched; run `bench fetch {dataset}`")
+    return Manifest.model_validate_json(path.read_text("utf-8"))
+
+
+def open_split(data: Path, manifest: Manifest, name: str) -> Split:
+    """Open a split after checking every file of it against the manifest.
+
+    Raises:
+        UserError: The split does not exist, or a file is missing or is not the one that the manifest describes.
+    """
+    if name not in manifest.splits:
+        raise UserError(f"dataset '{manifest.dataset}' has no split '{name}'; it has {', '.join(manifest.splits)}")
+    folder = data / manifest.dataset
+    for file, digest in manifest.splits[name].files.items():
+        if not (folder / file).exists() or sha256_of(folder / file) != digest:
+            raise UserError(
+                f"{folder / file} is missing or differs from its manifest; run `bench fetch {manifest.dataset}`"
+            )
+    labels, captions = folder / f"{name}.labels.npy", folder / f"{name}.captions.json"
+    return Split(
+        images=np.load(folder / f"{name}.images.npy", mmap_mode="r"),
+        labels=np.load(labels) if labels.exists() else np.empty(0, np.int64),
+        captions=json.loads(captions.read_text("utf-8")) if captions.exists() else [],
+    )
+
+
+def _manifest_path(data: Path, dataset: str) -> Path:
+    return data / "manifests" / f"{dataset}.json"
+
+
+def _describe(folder: Path, name: str, classes: int) -> SplitEntry:
+    files = sorted(path for path in folder.iterdir() if path.name.startswith(f"{name}."))
+    labels = folder / f"{name}.labels.npy"
+    per_class = np.bincount(np.load(labels), minlength=classes).tolist() if labels.exists() else []
+    count = len(np.load(folder / f"{name}.images.npy", mmap_mode="r"))
+    return SplitEntry(count=count, per_class=per_class, files={path.name: sha256_of(path) for path in files})

@@ -1,0 +1,80 @@
+"""AdvPT, Adversarial Prompt Tuning (Zhang et al., ECCV 2024): text context tuned on stored adversarial image embeddings.
+
+The attack on the training images runs once, before tuning, on the frozen image tower and without any text: it raises the
+KL divergence between the softmaxed clean and adversarial embeddings (the NAP-Tuning paper writes the objective without the
+softmax; the official code has it, and so have we). Context vectors are then tuned with cross-entropy on these embeddings
+alone; the image tower is never touched.
+"""
+
+from dataclasses import replace
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional
+
+from bench.attacks.pgd import ascend
+from bench.clip.classifier import Classifier
+from bench.clip.defended import DefendedCLIP
+from bench.clip.staged import TextEdits
+from bench.defenses.contract import Labelled, Pairs, Tensors, TunesOn
+from bench.defenses.tuning import TuneOptions, tune
+
+TUNES_ON: TunesOn = "labels"
+
+
+class Options(TuneOptions):
+    """The official code's settings, with NAP-Tuning's radius.
+
+    Attributes:
+        context: Number of context vectors.
+        eps: Radius of the stored attack, in /255 (the official code trains with 8 and tests with 16).
+        attack_steps: Steps of the stored attack, each 1.25 eps / steps.
+    """
+
+    learning_rate: float = Field(default=0.002, gt=0)
+    epochs: int = Field(default=200, gt=0)
+    augment: bool = False
+    context: int = Field(default=32, gt=0)
+    eps: float = Field(default=1.0, ge=0)
+    attack_steps: int = Field(default=10, ge=0)
+
+
+def fit(victim: DefendedCLIP, data: Labelled | Pairs | None, options: Options) -> Tensors:
+    """Tune ``context`` ``(n, width)``."""
+    assert isinstance(data, Labelled)
+    bank = torch.cat([adversarial_embeddings(victim, images, options) for images in data.images.split(128)])
+    context = nn.Parameter(0.02 * torch.randn(options.context, victim.staged.text_width))
+    prompted = replace(victim, text_edits=TextEdits(context=context))
+    scale = victim.staged.clip.model.logit_scale.detach().exp()
+
+    def loss(embeddings: Tensor, labels: Tensor, epoch: int) -> Tensor:
+        del epoch
+        return functional.cross_entropy(scale * embeddings @ prompted.texts(data.task).T, labels)
+
+    stored = Labelled(functional.normalize(bank, dim=-1), data.labels, data.task)
+    tune([context], stored, loss, options, "advpt")
+    return {"context": context.detach()}
+
+
+def load(tensors: Tensors, victim: DefendedCLIP, options: Options) -> DefendedCLIP:
+    """The victim with the learned context in the place of the template."""
+    del options
+    return replace(victim, text_edits=TextEdits(context=tensors["context"]))
+
+
+def adversarial_embeddings(victim: DefendedCLIP, images: Tensor, options: Options) -> Tensor:
+    """Image embeddings ``(n, d)`` after the label-free attack on the image tower."""
+    tower = Classifier(victim.image, victim.staged.embedding_width)
+    eps = options.eps / 255
+    with torch.no_grad():
+        clean = functional.softmax(tower(images), dim=-1)
+
+    def divergence(candidates: Tensor) -> Tensor:
+        return functional.kl_div(functional.log_softmax(tower(candidates), dim=-1), clean, reduction="sum")
+
+    start = (images + torch.empty_like(images).uniform_(-eps, eps)).clamp(0, 1)
+    step = 1.25 * eps / max(1, options.attack_steps)
+    attacked = ascend(divergence, images, start, eps, step, options.attack_steps)
+    with torch.no_grad():
+        return tower(attacked)

@@ -1,0 +1,226 @@
+"""Defense artefacts: tuning a defense on a checkpoint, and putting the result back onto it.
+
+``<checkpoint>/<dataset>.seed<k>/`` (or ``pairs.seed<k>`` for defenses that tune on pairs) holds one safetensors file per
+part of the defense and ``artefact.json``. Defenses joined by ``+`` are tuned one after the other, each on the model that the
+ones before it left.
+"""
+
+import hashlib
+import json
+import shutil
+import time
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from bench.backdoors.checkpoint import Checkpoint
+from bench.clip.defended import DefendedCLIP, Task
+from bench.clip.staged import StagedCLIP
+from bench.config import Options, Suite, Track, parse
+from bench.datasets.sampling import few_shot
+from bench.datasets.store import Manifest, open_split, read_manifest
+from bench.defenses.contract import Labelled, Pairs, Tensors
+from bench.errors import UserError
+from bench.files import replace_folder, sha256_of
+from bench.items import item_options, load_item, source_hash
+from bench.paths import Paths
+from bench.provenance import Provenance, provenance
+
+ARTEFACT_VERSION = 1
+
+
+class Part(NamedTuple):
+    """One of the defenses that ``+`` joins."""
+
+    name: str
+    module: Any
+    options: Options
+
+
+class ArtefactCard(Options):
+    """The content of ``artefact.json``.
+
+    Attributes:
+        defense: Id, with ``+`` between parts.
+        options: Options of each part, defaults filled in.
+        checkpoint: Hash of the checkpoint that it belongs to.
+        data: Hashes of the manifests that it was tuned on.
+        seed: Seed of the training.
+        shots: Labelled images per class.
+        state: ``done``, or ``diverged`` if a loss was not finite.
+        reason: For people.
+        tuned_parameters: Numbers that were tuned.
+        files: Hash of each part's tensors.
+        sources: Hash of each part's code.
+        wall_s: Seconds of training.
+        provenance: Where it was tuned.
+    """
+
+    version: int = ARTEFACT_VERSION
+    defense: str
+    options: dict[str, dict[str, Any]]
+    checkpoint: str
+    data: dict[str, str]
+    seed: int
+    shots: int
+    state: Literal["done", "diverged"]
+    reason: str = ""
+    tuned_parameters: int = 0
+    files: dict[str, str] = {}
+    sources: dict[str, str]
+    wall_s: float
+    provenance: Provenance
+
+    @property
+    def digest(self) -> str:
+        """Hash of everything that decides how the defended model behaves."""
+        content = [self.options, self.checkpoint, self.files, self.sources]
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def parts_of(defense: str, options: dict[str, Any], where: str) -> list[Part]:
+    """The parts of ``defense`` with their validated options.
+
+    Args:
+        defense: Id, or ids joined by ``+``; then ``options`` has one entry per part.
+        options: As read from YAML.
+        where: File and key of the options.
+    """
+    names = defense.split("+")
+    parts = list[Part]()
+    for name in names:
+        own = options if len(names) == 1 else options.get(name, {})
+        module = load_item("defenses", name, where)
+        parts.append(Part(name, module, item_options(module, own, f"{where}.{name}" if len(names) > 1 else where)))
+    return parts
+
+
+def artefact_name(parts: list[Part], dataset: str, seed: int) -> str:
+    """Folder of an artefact below its checkpoint's."""
+    on_labels = any(part.module.TUNES_ON == "labels" for part in parts)
+    return f"{dataset if on_labels else 'any'}.seed{seed}"
+
+
+def fit_all(suite: Suite, track_name: str, defense: str, checkpoint_name: str, checkpoint: Checkpoint, paths: Paths) -> None:
+    """Tune one defense on one checkpoint: for every dataset and seed of the track.
+
+    Raises:
+        UserError: Wrong options or missing data.
+    """
+    track = suite.tracks[track_name]
+    parts = parts_of(defense, track.defenses[defense], f"{paths.suite}: tracks.{track_name}.defenses.{defense}")
+    folder = paths.defended(track_name, defense, checkpoint_name)
+    scratch = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(scratch, ignore_errors=True)
+    for dataset in track.datasets:
+        for seed in suite.protocol.seeds:
+            target = scratch / artefact_name(parts, dataset, seed)
+            if not target.exists():
+                target.mkdir(parents=True)
+                _fit_one(suite, track, parts, dataset, seed, checkpoint, paths, target)
+    replace_folder(scratch, folder)
+
+
+def load_artefact(folder: Path, parts: list[Part], checkpoint: Checkpoint) -> tuple[ArtefactCard, DefendedCLIP | None]:
+    """The artefact in ``folder`` on its checkpoint; no model if its training diverged.
+
+    Raises:
+        UserError: It is missing, was changed, or belongs to another checkpoint.
+    """
+    path = folder / "artefact.json"
+    if not path.exists():
+        raise UserError(f"{path} is missing: tune the defense first, with `dvc repro` or `bench defend`")
+    card = parse(ArtefactCard, json.loads(path.read_text("utf-8")), str(path))
+    if card.checkpoint != checkpoint.digest:
+        raise UserError(f"{path}: belongs to another checkpoint than the one here; tune the defense again")
+    if card.state != "done":
+        return card, None
+    model = DefendedCLIP(StagedCLIP(checkpoint.clip))
+    for part in parts:
+        file = folder / f"{part.name}.safetensors"
+        if sha256_of(file) != card.files[part.name]:
+            raise UserError(f"{file} was changed since the defense was tuned; tune it again")
+        model = part.module.load(load_file(file), model, part.options)
+    return card, model
+
+
+def weights_hash(model: torch.nn.Module) -> str:
+    """Hash over all tensors, to prove that frozen weights stayed frozen."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(name.encode() + tensor.detach().cpu().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _fit_one(
+    suite: Suite, track: Track, parts: list[Part], dataset: str, seed: int, checkpoint: Checkpoint, paths: Paths, folder: Path
+) -> None:
+    manifests = {name: read_manifest(paths.data, name) for name in (dataset, *([track.pairs] if track.pairs else []))}
+    used = dict[str, str]()
+    start, state, reason, tuned = time.monotonic(), "done", "", 0
+    victim = DefendedCLIP(StagedCLIP(checkpoint.clip))
+    checkpoint.clip.model.requires_grad_(False)
+    frozen = weights_hash(checkpoint.clip.model)
+    try:
+        for part in parts:
+            data = _data_for(part, suite, track, manifests, dataset, seed, paths, used)
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(seed)
+                tensors: Tensors = part.module.fit(victim, data, part.options)
+            save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, folder / f"{part.name}.safetensors")
+            tuned += tuned_parameters(part.module, tensors)
+            victim = part.module.load(tensors, victim, part.options)
+    except FloatingPointError as error:
+        state, reason = "diverged", str(error)
+    if weights_hash(checkpoint.clip.model) != frozen:
+        raise RuntimeError(f"defense '{parts[-1].name}' changed the frozen weights of its checkpoint; fit must not")
+    card = ArtefactCard(
+        defense="+".join(part.name for part in parts),
+        options={part.name: part.options.model_dump(mode="json") for part in parts},
+        checkpoint=checkpoint.digest,
+        data=used,
+        seed=seed,
+        shots=suite.protocol.shots,
+        state="done" if state == "done" else "diverged",
+        reason=reason,
+        tuned_parameters=tuned,
+        files={path.stem: sha256_of(path) for path in sorted(folder.glob("*.safetensors"))},
+        sources={part.name: source_hash(part.module) for part in parts},
+        wall_s=round(time.monotonic() - start, 3),
+        provenance=provenance(),
+    )
+    (folder / "artefact.json").write_text(card.model_dump_json(indent=1) + "\n", "utf-8")
+
+
+def tuned_parameters(module: Any, tensors: dict[str, Tensor]) -> int:
+    """How many numbers a defense tuned: all that it stores, unless its file says otherwise."""
+    if hasattr(module, "tuned_parameters"):
+        return int(module.tuned_parameters(tensors))
+    return sum(tensor.numel() for tensor in tensors.values())
+
+
+def _data_for(
+    part: Part, suite: Suite, track: Track, manifests: dict[str, Manifest], dataset: str, seed: int, paths: Paths, used: dict[str, str]
+) -> Labelled | Pairs | None:
+    """What ``part`` tunes on; notes the manifests in ``used``."""
+    if part.module.TUNES_ON == "pairs":
+        if not track.pairs:
+            raise UserError(f"{paths.suite}: defense '{part.name}' tunes on captions; name them under the track's 'pairs'")
+        used[track.pairs] = manifests[track.pairs].digest
+        pairs = open_split(paths.data, manifests[track.pairs], "train")
+        return Pairs(torch.from_numpy(pairs.images.copy()), pairs.captions)
+    if part.module.TUNES_ON == "labels":
+        manifest = manifests[dataset]
+        used[dataset] = manifest.digest
+        train = open_split(paths.data, manifest, "train")
+        rows = few_shot(train.labels, suite.protocol.shots, seed)
+        return Labelled(train.batch(rows), train.targets(rows), task_of(manifest))
+    return None
+
+
+def task_of(manifest: Manifest) -> Task:
+    """The classes of a dataset and their template."""
+    return Task(manifest.description.class_names, manifest.description.template)

@@ -1,0 +1,56 @@
+"""What a defense file holds.
+
+``Options``: a closed, frozen pydantic model with the paper's defaults.
+``TUNES_ON``: ``labels`` (few-shot images of one dataset), ``pairs`` (clean image-caption pairs) or ``nothing``.
+``fit(victim, data, options) -> dict of tensors``: everything that tuning leaves behind, and nothing else. It must not change
+the victim. torch's global random stream is seeded by the caller, so libraries that use it repeat too.
+``load(tensors, victim, options) -> DefendedCLIP``: the defended model, for any class list the method allows.
+"""
+
+from collections.abc import Sequence
+from typing import Literal, NamedTuple, Protocol
+
+from torch import Tensor
+
+from bench.clip.defended import DefendedCLIP, Task
+from bench.config import Options
+
+TunesOn = Literal["labels", "pairs", "nothing"]
+Tensors = dict[str, Tensor]
+
+
+class Labelled(NamedTuple):
+    """Few-shot training data.
+
+    Attributes:
+        images: ``(n, 3, h, w)`` in [0,1].
+        labels: ``(n,)``.
+        task: The classes and their template.
+    """
+
+    images: Tensor
+    labels: Tensor
+    task: Task
+
+
+class Pairs(NamedTuple):
+    """Clean image-caption pairs; images are uint8 ``(n, 3, h, w)``."""
+
+    images: Tensor
+    captions: Sequence[str]
+
+
+class Fit(Protocol):
+    """The ``fit`` function of a defense file."""
+
+    def __call__(self, victim: DefendedCLIP, data: Labelled | Pairs | None, options: Options) -> Tensors:
+        """Tune the defense on ``data``."""
+        ...
+
+
+class Load(Protocol):
+    """The ``load`` function of a defense file."""
+
+    def __call__(self, tensors: Tensors, victim: DefendedCLIP, options: Options) -> DefendedCLIP:
+        """Put the tuned tensors onto the model they were tuned for."""
+        ...

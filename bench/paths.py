@@ -1,0 +1,45 @@
+"""Where things are kept. One object, made from the suite's file, so that no path is spelled twice."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+DEFAULT_SUITE = Path("benchmark.yaml")
+
+
+class Paths(NamedTuple):
+    """Folders of one suite.
+
+    Attributes:
+        suite: The suite's YAML file.
+        data: Images and manifests, shared by all suites.
+        models: Checkpoints and defense artefacts.
+        results: Records, one JSON file per cell.
+        boards: ``cells.csv`` and the tables.
+        store: The cell store, shared by all suites.
+    """
+
+    suite: Path
+    data: Path
+    models: Path
+    results: Path
+    boards: Path
+    store: Path
+
+    def checkpoint(self, name: str) -> Path:
+        """Folder of a checkpoint."""
+        return self.models / "base" / name
+
+    def defended(self, track: str, defense: str, checkpoint: str) -> Path:
+        """Folder of all artefacts of one defense on one checkpoint."""
+        return self.models / "defended" / track / defense / checkpoint
+
+    def evaluated(self, track: str, defense: str, attack: str) -> Path:
+        """Folder of the records of one defense under one attack."""
+        return self.results / track / defense / attack
+
+
+def paths_for(suite: Path = DEFAULT_SUITE) -> Paths:
+    """The folders of ``suite``; a suite in a folder of its own keeps its models and results in folders of that name."""
+    name = "" if suite.parent == Path() else suite.parent.name
+    boards = suite.parent if name else Path("leaderboards")
+    return Paths(suite, Path("data"), Path("models") / name, Path("results") / name, boards, Path(".bench"))

@@ -1,0 +1,63 @@
+"""Where a result comes from: commit, package versions, device."""
+
+import os
+import platform
+import subprocess
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+
+from bench.config import Options
+
+_PACKAGES = ("vlm-robust-bench", "torch", "open_clip_torch", "pyautoattack", "torchattacks", "numpy", "dvc")
+
+
+class Provenance(Options):
+    """Facts about the run that made a result.
+
+    Attributes:
+        commit: Git commit of the working tree, or ``unknown`` outside a repository.
+        dirty: Whether tracked files differed from that commit.
+        python: Version of Python.
+        packages: Versions of the packages that results depend on.
+        device: Name of the processor or accelerator.
+        threads: Threads that torch used on the processor.
+    """
+
+    commit: str
+    dirty: bool
+    python: str
+    packages: dict[str, str]
+    device: str
+    threads: int
+
+
+@cache
+def provenance(device: str = "cpu") -> Provenance:
+    """The facts of this process."""
+    import torch
+
+    commit = _git("rev-parse", "HEAD")
+    return Provenance(
+        commit=commit or "unknown",
+        dirty=bool(_git("status", "--porcelain", "--untracked-files=no")),
+        python=platform.python_version(),
+        packages={name: metadata.version(name) for name in _PACKAGES},
+        device=torch.cuda.get_device_name(device) if device.startswith("cuda") else processor(),
+        threads=torch.get_num_threads(),
+    )
+
+
+def processor() -> str:
+    """Name of the processor and its number of cores."""
+    info = Path("/proc/cpuinfo")
+    names = [line.split(":")[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")] if info.exists() else []
+    return f"{names[0] if names else platform.machine()} ({os.cpu_count()} cores)"
+
+
+def _git(*arguments: str) -> str:
+    try:
+        done = subprocess.run(["git", *arguments], capture_output=True, text=True, check=False, timeout=30)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout.strip() if done.returncode == 0 else ""
