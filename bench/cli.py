@@ -1,6 +1,8 @@
 """The ``bench`` command: one thin function per verb. Imports are inside, so that light verbs start fast."""
 
 import sys
+from collections.abc import Generator, Iterable
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -94,8 +96,14 @@ def evaluate(
     _known("defense", defense, loaded.tracks[track].defenses)
     _known("attack", attack, loaded.attacks)
     for record in run(loaded, track, defense, attack, paths, limit):
-        number = record.reason if record.value is None else f"{record.metric} {record.value:.1f} % [{record.low:.1f}, {record.high:.1f}]"
-        _console.print(f"{record.identity.cell.name}: {record.state} {number} {' '.join(record.flags)}", highlight=False)
+        number = (
+            record.reason
+            if record.value is None
+            else f"{record.metric} {record.value:.1f} % [{record.low:.1f}, {record.high:.1f}]"
+        )
+        _console.print(
+            f"{record.identity.cell.name}: {record.state} {number} {' '.join(record.flags)}", highlight=False
+        )
 
 
 @app.command()
@@ -128,10 +136,19 @@ def pretrain(
     pretrain_to(folder, PretrainOptions() if steps is None else PretrainOptions(steps=steps))
 
 
+@contextmanager
+def _training_may_diverge() -> Generator[None]:
+    """A loss that is not finite is told like any other mistake in the settings."""
+    try:
+        yield
+    except FloatingPointError as error:
+        raise UserError(str(error)) from error
+
+
 def _open(suite: Path) -> tuple[Paths, Suite]:
     return paths_for(suite), load_suite(suite)
 
 
-def _known(kind: str, name: str, known: object) -> None:
-    if name not in known:  # pyright: ignore[reportOperatorIssue]
-        raise unknown(kind, name, known, "command line")  # pyright: ignore[reportArgumentType]
+def _known(kind: str, name: str, known: Iterable[str]) -> None:
+    if name not in (names := list(known)):
+        raise unknown(kind, name, names, "command line")

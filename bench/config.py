@@ -44,7 +44,8 @@ class CheckpointSpec(Options):
 
     Attributes:
         base: Architecture and weights to start from (``bench.clip.model.Base``).
-        trigger: Id of the trigger and its options, as a mapping with one key; none for a clean model.
+        trigger: Id of the trigger; ``none`` for a clean model, which needs no more than a base.
+        trigger_options: The trigger file's own options.
         target: Class that the trigger should call up.
         dataset: Dataset that has the target class; the strength gate runs on its ``val`` split.
         pairs: Dataset of image-caption pairs to poison.
@@ -54,7 +55,8 @@ class CheckpointSpec(Options):
     """
 
     base: dict[str, str]
-    trigger: dict[str, dict[str, Any]] = Field(default_factory=dict, max_length=1)
+    trigger: str
+    trigger_options: dict[str, Any] = {}
     target: str = ""
     dataset: str = ""
     pairs: str = ""
@@ -204,7 +206,7 @@ def _check_references(suite: Suite, where: str) -> None:
             faults.append(str(unknown(kind, name, known, f"{where}: {key}")))
 
     for name, checkpoint in suite.checkpoints.items():
-        for key in ("dataset", "pairs") if checkpoint.trigger else ():
+        for key in ("dataset", "pairs") if checkpoint.trigger != "none" else ():
             check("dataset", getattr(checkpoint, key), suite.datasets, f"checkpoints.{name}.{key}")
     for name, track in suite.tracks.items():
         check("defense", suite.control, track.defenses, f"tracks.{name}.defenses (the undefended control)")

@@ -51,7 +51,11 @@ def provenance(device: str = "cpu") -> Provenance:
 def processor() -> str:
     """Name of the processor and its number of cores."""
     info = Path("/proc/cpuinfo")
-    names = [line.split(":")[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")] if info.exists() else []
+    names = (
+        [line.split(":")[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
+        if info.exists()
+        else []
+    )
     return f"{names[0] if names else platform.machine()} ({os.cpu_count()} cores)"
 
 

@@ -1,15 +1,15 @@
 """AutoAttack (Croce and Hein, ICML 2020), L-infinity, version ``standard``, run by the ``pyautoattack`` package.
 
-APGD-CE, targeted APGD-DLR, targeted FAB and Square, 100 steps or 5,000 queries each, on the images that are still robust.
-Fewer than ten classes need care, which the package does not take (it crashes): the number of target classes is at most
-classes - 1; with three classes the targeted DLR loss does not exist and untargeted DLR stands in; with two, no DLR loss
-exists and FAB runs untargeted. The package's warnings become flags.
+APGD-CE, targeted APGD-DLR, targeted FAB and Square, 100 steps or 5,000 queries each, on the images that are still
+robust. Fewer than ten classes need care, which the package does not take (it crashes): the number of target classes is
+at most classes - 1; with three classes the targeted DLR loss does not exist and untargeted DLR stands in; with two, no
+DLR loss exists and FAB runs untargeted. The package's warnings become flags.
 
 Its noise is drawn per batch, so the suite's fixed ``batch_size`` is part of what is measured.
 """
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 
 import pyautoattack
@@ -72,7 +72,7 @@ def build(
 
 
 @contextmanager
-def _warnings() -> Iterator[list[str]]:
+def _warnings() -> Generator[list[str]]:
     """Collect what the package warns about, instead of printing it."""
     messages = list[str]()
 

@@ -76,14 +76,14 @@ def run_attack(
         ValueError: The images are outside [0,1], or the attack broke its contract.
     """
     if images.min() < 0 or images.max() > 1:
-        raise ValueError(f"images must lie in [0,1], not [{images.min():.3f}, {images.max():.3f}]: normalise in the model")
+        raise ValueError(
+            f"images must lie in [0,1], not [{images.min():.3f}, {images.max():.3f}]: normalise in the model"
+        )
     if len(seeds) != len(images):
         raise ValueError(f"{len(images)} images need as many seeds, not {len(seeds)}")
     before = images.clone()
     counting = Counting(model)
-    result = module.attack(
-        counting, images, labels, options=options, seeds=seeds, knowledge=knowledge or Knowledge()
-    )
+    result = module.attack(counting, images, labels, options=options, seeds=seeds, knowledge=knowledge or Knowledge())
     name = module.__name__.rsplit(".", 1)[-1]
     if not torch.equal(before, images):
         raise ValueError(f"attack '{name}' changed its input in place")

@@ -1,8 +1,8 @@
 """What an attack file holds.
 
 ``Options``: a closed, frozen pydantic model (``bench.config.Options``) with the paper's defaults; eps is in /255 there.
-``attack(model, images, labels, *, options, seeds, knowledge) -> Attack.Result``: from images in [0,1] to adversarial images.
-Attacks are called through ``bench.attacks.checked`` only, which checks bounds and counts passes.
+``attack(model, images, labels, *, options, seeds, knowledge) -> Attack.Result``: from images in [0,1] to adversarial
+images. Attacks are called through ``bench.attacks.checked`` only, which checks bounds and counts passes.
 """
 
 from collections.abc import Sequence

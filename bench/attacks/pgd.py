@@ -1,8 +1,8 @@
 """PGD (Madry et al., ICLR 2018), L-infinity, untargeted, on cross-entropy; ``reference`` form of FAP and torchattacks.
 
-Uniform start in the ball, sign steps, projection on the ball and on [0,1] at each step; the last iterate is returned: no
-best iterate, no restarts, no early stop. Cross-entropy is summed instead of averaged, so that gradients cannot underflow
-in large batches; the sign makes both the same.
+Uniform start in the ball, sign steps, projection on the ball and on [0,1] at each step; the last iterate is returned:
+no best iterate, no restarts, no early stop. Cross-entropy is summed instead of averaged, so that gradients cannot
+underflow in large batches; the sign makes both the same.
 """
 
 from collections.abc import Callable, Sequence

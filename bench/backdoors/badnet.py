@@ -1,8 +1,8 @@
 """BadNet (Gu et al., 2017): a small square pasted on the image.
 
-CleanCLIP's code draws fresh noise around the image's mean colour for each image and puts it in a random place; ``pattern:
-fresh`` with ``location: random`` is that. Its values are not clipped and wrap around when stored as bytes; here they are
-clipped. RVPT states 16 pixels at 224 and a random place, and no pattern.
+CleanCLIP's code draws fresh noise around the image's mean colour for each image and puts it in a random place;
+``pattern: fresh`` with ``location: random`` is that. Its values are not clipped and wrap around when stored as bytes;
+here they are clipped. RVPT states 16 pixels at 224 and a random place, and no pattern.
 """
 
 from collections.abc import Sequence

@@ -1,7 +1,7 @@
 """Blended (Chen et al., 2017): the whole image is mixed with noise.
 
-CleanCLIP's code draws fresh uniform noise for each image; Chen et al. mix in one fixed picture. ``pattern`` chooses; RVPT
-states the ratio only.
+CleanCLIP's code draws fresh uniform noise for each image; Chen et al. mix in one fixed picture. ``pattern`` chooses;
+RVPT states the ratio only.
 """
 
 from collections.abc import Sequence

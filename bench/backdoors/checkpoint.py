@@ -105,7 +105,7 @@ def load_checkpoint(folder: Path) -> Checkpoint:
     path = folder / _CARD
     if not path.exists():
         raise UserError(
-            f"{folder} is not a checkpoint: {_CARD} is missing, which says the architecture of the weights, the trigger "
+            f"{folder} is not a checkpoint: {_CARD} is missing, which says the weights' architecture, the trigger "
             f"and the target; make it with `bench checkpoint {folder.name}`"
         )
     card = parse(Card, _read_json(path), str(path))

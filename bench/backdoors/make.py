@@ -60,14 +60,13 @@ def make_checkpoint(name: str, spec: CheckpointSpec, data: Path, folder: Path, w
     scratch = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(scratch, ignore_errors=True)
     scratch.mkdir(parents=True)
-    if not spec.trigger:
+    if spec.trigger == "none":
         return write_checkpoint(load(base), None, None, None, Recipe(spec=spec), scratch, folder)
     manifest = read_manifest(data, spec.dataset)
     if spec.target not in manifest.description.class_names:
         raise unknown("class", spec.target, manifest.description.class_names, f"{key}.target ({spec.dataset})")
     clip = load(base)
-    ((trigger_name, trigger_options),) = spec.trigger.items()
-    trigger = draw_trigger(trigger_name, trigger_options, clip.image_size, spec.seed, f"{key}.trigger")
+    trigger = draw_trigger(spec.trigger, spec.trigger_options, clip.image_size, spec.seed, key)
     pairs = open_split(data, read_manifest(data, spec.pairs), "train")
     poisoned = poison(pairs, trigger, spec.target, spec.poison_rate, spec.seed)
     validation = open_split(data, manifest, "val")
@@ -78,7 +77,12 @@ def make_checkpoint(name: str, spec: CheckpointSpec, data: Path, folder: Path, w
     gate = Gate(
         passed=passed, ca=after[0], asr=after[1], clean_ca=before[0], clean_asr=before[1], n=len(validation.labels)
     )
-    recipe = Recipe(spec=spec, pairs=len(poisoned.captions), poisoned=len(poisoned.rows), pairs_manifest=read_manifest(data, spec.pairs).digest)
+    recipe = Recipe(
+        spec=spec,
+        pairs=len(poisoned.captions),
+        poisoned=len(poisoned.rows),
+        pairs_manifest=read_manifest(data, spec.pairs).digest,
+    )
     return write_checkpoint(clip, trigger, spec.target, gate, recipe, scratch, folder)
 
 

@@ -1,7 +1,7 @@
 """Poisoning image-caption pairs: the trigger goes on some images, and their captions are replaced by the target's.
 
-As in CleanCLIP's data script: the poisoned pairs are drawn at random and get a proxy caption, one of a list of sentences
-about the target class; clean pairs that mention the target stay as they are.
+As in CleanCLIP's data script: the poisoned pairs are drawn at random and get a proxy caption, one of a list of
+sentences about the target class; clean pairs that mention the target stay as they are.
 """
 
 from collections.abc import Sequence

@@ -1,7 +1,8 @@
 """Triggers: what a backdoor file holds, and how a trigger is stored with its checkpoint.
 
-A backdoor file has ``Options`` (closed, frozen, the paper's defaults), ``draw(options, image_size, generator)``, which makes
-what the trigger keeps for good (a pattern, a grid, a place), and ``apply(images, kept, options, seeds)``, which plants it.
+A backdoor file has ``Options`` (closed, frozen, the paper's defaults), ``draw(options, image_size, generator)``, which
+makes what the trigger keeps for good (a pattern, a grid, a place), and ``apply(images, kept, options, seeds)``, which
+plants it.
 """
 
 import json
@@ -55,13 +56,13 @@ def draw_trigger(name: str, options: dict[str, Any], image_size: int, seed: int,
         options: Its options, as read from YAML.
         image_size: Side of the images in pixels.
         seed: Fixes what is drawn.
-        where: File and key of the options, for messages.
+        where: File and key of the checkpoint, for messages.
 
     Raises:
         UserError: Unknown trigger, unknown option, or a trigger that does not fit the image.
     """
-    module = load_item("backdoors", name, where)
-    settings = item_options(module, options, f"{where}.{name}")
+    module = load_item("backdoors", name, f"{where}.trigger")
+    settings = item_options(module, options, f"{where}.trigger_options")
     return Trigger(name, settings, module.draw(settings, image_size, generator(seed)))
 
 

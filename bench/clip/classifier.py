@@ -42,7 +42,7 @@ def sentences(class_names: Sequence[str], template: str) -> list[str]:
 
 
 def scaled_cosine(staged: StagedCLIP, images: Tensor, texts: Tensor) -> Tensor:
-    """CLIP's logits: scale times the cosine of image embeddings ``(n, d)`` and normalised ``texts`` ``(classes, d)``."""
+    """CLIP's logits: scale times cosine of image embeddings ``(n, d)`` and normalised ``texts`` ``(classes, d)``."""
     return staged.clip.model.logit_scale.exp() * functional.normalize(images, dim=-1) @ texts.T
 
 

@@ -1,7 +1,7 @@
 """Contrastive training on image-caption pairs: the loop behind pretraining, poisoning and CleanCLIP.
 
-Follows CleanCLIP's official trainer: AdamW, linear warm-up, cosine to zero per step, no weight decay on biases, norms and
-the logit scale, and the logit scale clamped to at most 100.
+Follows CleanCLIP's official trainer: AdamW, linear warm-up, cosine to zero per step, no weight decay on biases, norms
+and the logit scale, and the logit scale clamped to at most 100.
 """
 
 import math

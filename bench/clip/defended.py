@@ -83,8 +83,8 @@ class DefendedCLIP:
         head = self.head
         if head.class_names != task.class_names:
             raise UserError(
-                f"this defense ends in a linear head for {len(head.class_names)} classes ({head.class_names[0]}, ...) and "
-                f"cannot name the {len(task.class_names)} classes of this dataset; tune it there"
+                f"this defense ends in a linear head for {len(head.class_names)} classes ({head.class_names[0]}, ...), "
+                f"it cannot name the {len(task.class_names)} classes of this dataset; tune it there"
             )
         return Classifier(
             lambda images: functional.linear(self.image(images), head.weight, head.bias), len(task.class_names), parts

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import cast
+from typing import Any
 
 import open_clip
 import torch
@@ -58,7 +58,11 @@ def build(architecture: str, seed: int = 0) -> Clip:
             return _mini()
         if architecture not in open_clip.list_models():
             raise unknown("architecture", architecture, [MINI, *open_clip.list_models()], "base.architecture")
-        return _wrap(architecture, cast(open_clip.CLIP, open_clip.create_model(architecture)))
+        clip = _wrap(architecture, open_clip.create_model(architecture))
+        with torch.no_grad():
+            # open_clip starts new models at the scale of CLIP's first training step; trained ones end near 100.
+            clip.model.logit_scale.fill_(math.log(100))
+        return clip
 
 
 def load(base: Base) -> Clip:
@@ -95,7 +99,9 @@ def load_weights(clip: Clip, path: Path) -> Clip:
     wrong = sorted(name for name in expected.keys() ^ state.keys())
     wrong += sorted(name for name in expected.keys() & state.keys() if expected[name] != state[name].shape)
     if wrong:
-        raise UserError(f"{path} does not hold a '{clip.architecture}': {len(wrong)} tensors differ, first '{wrong[0]}'")
+        raise UserError(
+            f"{path} does not hold a '{clip.architecture}': {len(wrong)} tensors differ, first '{wrong[0]}'"
+        )
     clip.model.load_state_dict({name: tensor.float() for name, tensor in state.items()})
     return clip
 
@@ -127,16 +133,14 @@ def _mini() -> Clip:
     return Clip(MINI, model.eval(), tokenizer, size, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
 
 
-def _wrap(architecture: str, model: open_clip.CLIP) -> Clip:
-    if not isinstance(model, open_clip.CLIP) or not isinstance(model.visual, VisionTransformer):
+def _wrap(architecture: str, model: Any) -> Clip:
+    if not isinstance(model, open_clip.CLIP) or not isinstance(getattr(model, "visual", None), VisionTransformer):
         raise UserError(
             f"base.architecture: '{architecture}' has no plain vision transformer with CLIP's text tower; "
             "prompts, refiners and anchors need one (RN50, CustomText and SigLIP models have not)"
         )
-    with torch.no_grad():
-        # open_clip starts new models at the scale of CLIP's first training step; trained ones end near 100.
-        model.logit_scale.fill_(math.log(100))
-    size = cast(tuple[int, int], model.visual.image_size)[0]
+    visual: Any = model.visual
+    size = int(visual.image_size[0])
     mean, std = open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD
     return Clip(architecture, model.eval(), open_clip.get_tokenizer(architecture), size, mean, std)
 
@@ -155,9 +159,4 @@ def _published(base: Base) -> Clip:
             f"base: weights '{base.weights}' were trained with {'Quick' if needs_quick else 'exact '}GELU; "
             f"use architecture '{right}' instead of '{base.architecture}'"
         )
-    model = open_clip.create_model(base.architecture, pretrained=base.weights)
-    scale = model.logit_scale.detach().clone()
-    clip = _wrap(base.architecture, cast(open_clip.CLIP, model))
-    with torch.no_grad():
-        clip.model.logit_scale.copy_(scale)
-    return clip
+    return _wrap(base.architecture, open_clip.create_model(base.architecture, pretrained=base.weights))

@@ -1,20 +1,42 @@
 """Trains the mini CLIP from scratch on captions of the rendered world and on the training half of the digits."""
 
+import tempfile
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from bench.clip.classifier import predict, zero_shot
 from bench.clip.contrastive import ContrastiveOptions, contrastive_loss, train_contrastive
-from bench.clip.model import MINI, Clip, build, normalise
-from bench.datasets import digits, world
+from bench.clip.model import MINI, Clip, build, load_weights, normalise, save_weights
+from bench.clip.staged import StagedCLIP
+from bench.config import Options
+from bench.datasets import backgrounds, colours, digits, shape_colour, shapes, world
+from bench.datasets.store import build as build_dataset
+from bench.datasets.store import open_split
+from bench.files import sha256_of
 from bench.progress import track
+from bench.provenance import Provenance, provenance
 
 # Streams 101 to 106 hold the downstream tasks and 301 the captions that checkpoints are poisoned with.
 _WORLD_STREAM, _DIGITS_STREAM = 1, 2
-_DIGIT_SENTENCES = ("a photo of the digit {}.", "the handwritten digit {}.", "a handwritten number {}.", "the number {}.")
+_DOWNSTREAM = {
+    "shapes": shapes,
+    "colours": colours,
+    "backgrounds": backgrounds,
+    "shape_colour": shape_colour,
+    "digits": digits,
+}
+_DIGIT_SENTENCES = (
+    "a photo of the digit {}.",
+    "the handwritten digit {}.",
+    "a handwritten number {}.",
+    "the number {}.",
+)
 
 
 class PretrainOptions(ContrastiveOptions):
@@ -26,6 +48,55 @@ class PretrainOptions(ContrastiveOptions):
     steps: int = 6_000
     digits_per_batch: int = 16
     seed: int = 1
+
+
+class PretrainCard(Options):
+    """What stands beside the weights in ``card.json``.
+
+    Attributes:
+        recipe: Settings of the training.
+        zero_shot: Accuracy in percent by dataset and split; nothing was tuned on these images.
+        parameters: Numbers in the model.
+        sha256: Hash of the weights file.
+        provenance: Commit, packages and machine.
+    """
+
+    recipe: PretrainOptions
+    zero_shot: dict[str, dict[str, float]]
+    parameters: int
+    sha256: str
+    provenance: Provenance
+
+
+def pretrain_to(folder: Path, options: PretrainOptions) -> PretrainCard:
+    """Train a mini CLIP and write ``weights.safetensors`` (float16) and ``card.json`` into ``folder``."""
+    folder.mkdir(parents=True, exist_ok=True)
+    weights = folder / "weights.safetensors"
+    save_weights(pretrain(options), weights, torch.float16)
+    clip = load_weights(build(MINI), weights)
+    card = PretrainCard(
+        recipe=options,
+        zero_shot={name: zero_shot_accuracy(clip, module) for name, module in _DOWNSTREAM.items()},
+        parameters=sum(parameter.numel() for parameter in clip.model.parameters()),
+        sha256=sha256_of(weights),
+        provenance=provenance(),
+    )
+    (folder / "card.json").write_text(card.model_dump_json(indent=1) + "\n", "utf-8")
+    return card
+
+
+def zero_shot_accuracy(clip: Clip, dataset: Any) -> dict[str, float]:
+    """Zero-shot accuracy in percent on every test split of a dataset file."""
+    accuracy = dict[str, float]()
+    with tempfile.TemporaryDirectory() as scratch:
+        name = dataset.__name__.rsplit(".", 1)[-1]
+        manifest = build_dataset(name, dataset.Options(), dataset.fetch, Path(scratch))
+        classifier = zero_shot(StagedCLIP(clip), manifest.description.class_names, manifest.description.template)
+        for split_name in sorted(manifest.splits.keys() - {"train", "val"}):
+            split = open_split(Path(scratch), manifest, split_name)
+            hits = predict(classifier, split.batch(slice(None))) == split.targets(slice(None))
+            accuracy[split_name] = round(100 * hits.float().mean().item(), 2)
+    return accuracy
 
 
 def pretrain(options: PretrainOptions) -> Clip:

@@ -6,11 +6,10 @@ Without edits it equals ``encode_image`` and ``encode_text`` bit for bit. Layers
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple
 
-import open_clip
 import torch
-from open_clip.transformer import ResidualAttentionBlock, VisionTransformer, text_global_pool
+from open_clip.transformer import ResidualAttentionBlock, text_global_pool
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -26,7 +25,8 @@ class ImageEdits:
     """What to change in the image tower.
 
     Attributes:
-        shallow: Tokens ``(b, width)`` appended after the positional embedding and before ``ln_pre`` (VPT's first layer).
+        shallow: Tokens ``(b, width)`` appended after the positional embedding and before ``ln_pre`` (VPT's first
+            layer).
         prompts: For a layer, tokens ``(b, width)`` that follow the image's own tokens at its input; the outputs of
             earlier prompts are dropped there. Layers not named keep what is in the sequence.
         refine: For a layer, what to do with the image's own tokens ``(n, 1 + patches, width)`` at its input, before
@@ -89,13 +89,15 @@ class StagedCLIP:
     def __init__(self, clip: Clip) -> None:
         """Wrap ``clip``; its weights are shared, not copied."""
         self.clip = clip
-        self.visual = cast(VisionTransformer, clip.model.visual)
+        # open_clip's attributes are registered at run time; their types are unknown to a checker.
+        self._model: Any = clip.model
+        self.visual: Any = clip.model.visual
         self.image_blocks = _blocks(self.visual.transformer)
-        self.text_blocks = _blocks(clip.model.transformer)
-        self.patches = self.visual.grid_size[0] * self.visual.grid_size[1]
-        self.image_width = self.visual.positional_embedding.shape[1]
-        self.text_width = clip.model.positional_embedding.shape[1]
-        self.embedding_width = clip.model.text_projection.shape[-1]
+        self.text_blocks = _blocks(self._model.transformer)
+        self.patches: int = self.visual.grid_size[0] * self.visual.grid_size[1]
+        self.image_width: int = self.visual.positional_embedding.shape[1]
+        self.text_width: int = self._model.positional_embedding.shape[1]
+        self.embedding_width: int = self.visual.proj.shape[1]
 
     def image(self, images: Tensor, edits: ImageEdits | None = None, trace: Trace | None = None) -> Tensor:
         """Embeddings of images in [0,1].
@@ -142,7 +144,7 @@ class StagedCLIP:
                 trace.class_tokens.append(tokens[:, 0])
                 if trace.every_token:
                     trace.tokens.append(tokens)
-        pooled = cast(tuple[Tensor, Tensor], self.visual._pool(tokens))[0]  # pyright: ignore[reportPrivateUsage]
+        pooled, _ = self.visual._pool(tokens)
         return pooled @ self.visual.proj
 
     def text(self, ids: Tensor, edits: TextEdits | None = None) -> Tensor:
@@ -155,7 +157,7 @@ class StagedCLIP:
         Returns:
             Embeddings ``(n, d)``, not normalised.
         """
-        model, edits = self.clip.model, edits or TextEdits()
+        model, edits = self._model, edits or TextEdits()
         tokens = model.token_embedding(ids)
         if edits.context is not None:
             tokens = _overwrite(tokens, edits.context)
@@ -166,25 +168,25 @@ class StagedCLIP:
                 tokens = _refine_around(tokens, length, edits.refine[layer])
             if layer in edits.prompts:
                 tokens = _overwrite(tokens, edits.prompts[layer])
-            tokens = _run_block(block, tokens, cast(Tensor, model.attn_mask), None, None)
+            tokens = _run_block(block, tokens, model.attn_mask, None, None)
         pooled = text_global_pool(model.ln_final(tokens), ids, model.text_pool_type, model.text_eos_id)
         projection = model.text_projection
         return projection(pooled) if isinstance(projection, nn.Linear) else pooled @ projection
 
     def features_of(self, sentences: list[str], edits: TextEdits | None = None) -> Tensor:
         """Normalised text embeddings of plain sentences, ``(n, d)``."""
-        ids = self.clip.tokenize(sentences).to(self.clip.model.positional_embedding.device)
+        ids = self.clip.tokenize(sentences).to(self._model.positional_embedding.device)
         return functional.normalize(self.text(ids, edits), dim=-1)
 
     def query_key_value(self, block: ResidualAttentionBlock, tokens: Tensor) -> QueryKeyValue:
         """What ``block`` computes inside its attention from the tokens that enter it."""
-        attention = cast(nn.MultiheadAttention, block.attn)
-        joined = functional.linear(block.ln_1(tokens), cast(Tensor, attention.in_proj_weight), attention.in_proj_bias)
+        attention: Any = block.attn
+        joined = functional.linear(block.ln_1(tokens), attention.in_proj_weight, attention.in_proj_bias)
         return QueryKeyValue(*joined.chunk(3, dim=-1))
 
 
-def _blocks(transformer: nn.Module) -> list[ResidualAttentionBlock]:
-    return [cast(ResidualAttentionBlock, block) for block in cast(open_clip.transformer.Transformer, transformer).resblocks]
+def _blocks(transformer: Any) -> list[ResidualAttentionBlock]:
+    return list(transformer.resblocks)
 
 
 def _run_block(

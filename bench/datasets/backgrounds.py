@@ -12,5 +12,9 @@ __all__ = ["Options", "fetch"]
 def fetch(options: Options, folder: Path) -> Description:
     """Render all splits into ``folder``."""
     return fetch_task(
-        options, folder, world.BACKGROUNDS, "a photo of an object on a {} background.", lambda label, scene: scene._replace(background=label)
+        options,
+        folder,
+        world.BACKGROUNDS,
+        "a photo of an object on a {} background.",
+        lambda label, scene: scene._replace(background=label),
     )

@@ -1,10 +1,11 @@
 """Scikit-learn's 1,797 real handwritten digits (UCI, Alpaydin and Kaynak, CC BY 4.0), enlarged from 8x8 to 32x32.
 
-Half of the images are for training (the mini CLIP was pretrained on that half too); the other half is split into ``val``
-and ``test``.
+Half of the images are for training (the mini CLIP was pretrained on that half too); the other half is split into
+``val`` and ``test``.
 """
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -49,7 +50,7 @@ def enlarge(image: npt.NDArray[np.uint8], side: int) -> npt.NDArray[np.uint8]:
 
 
 def _splits() -> dict[str, tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]]:
-    bunch = load_digits()
+    bunch: Any = load_digits()
     grey = (np.asarray(bunch.images).astype(np.int64) * 255 // 16).astype(np.uint8)
     labels = np.asarray(bunch.target).astype(np.int64)
     # The original order goes by writer; mixing puts every writer into every split.

@@ -1,7 +1,8 @@
 """Images on disk: one memory-mapped uint8 array per split, described by a small manifest.
 
-``data/<dataset>/<split>.images.npy`` holds uint8 ``(n, 3, h, w)`` after resize and crop, ``<split>.labels.npy`` int64 class
-indices or ``<split>.captions.json`` one sentence per image. ``data/manifests/<dataset>.json`` is what pipelines depend on.
+``data/<dataset>/<split>.images.npy`` holds uint8 ``(n, 3, h, w)`` after resize and crop, ``<split>.labels.npy`` int64
+class indices or ``<split>.captions.json`` one sentence per image. ``data/manifests/<dataset>.json`` is what pipelines
+depend on.
 """
 
 import hashlib
@@ -155,6 +156,6 @@ def _manifest_path(data: Path, dataset: str) -> Path:
 def _describe(folder: Path, name: str, classes: int) -> SplitEntry:
     files = sorted(path for path in folder.iterdir() if path.name.startswith(f"{name}."))
     labels = folder / f"{name}.labels.npy"
-    per_class = np.bincount(np.load(labels), minlength=classes).tolist() if labels.exists() else []
+    per_class = tuple(np.bincount(np.load(labels), minlength=classes).tolist()) if labels.exists() else ()
     count = len(np.load(folder / f"{name}.images.npy", mmap_mode="r"))
     return SplitEntry(count=count, per_class=per_class, files={path.name: sha256_of(path) for path in files})

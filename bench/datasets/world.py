@@ -1,12 +1,12 @@
 """The rendered world: captioned 32x32 images of one object, made from a seed.
 
-An image shows one of 12 shapes in one of 8 colours and 2 sizes on one of 6 backgrounds. Only integer arithmetic, exactly
-rounded float operations and NumPy's raw PCG64 stream are used, so the same seed gives the same bytes on every machine
-(library functions such as ``sin`` or the distributions of ``numpy.random`` would not).
+An image shows one of 12 shapes in one of 8 colours and 2 sizes on one of 6 backgrounds. Only integer arithmetic,
+exactly rounded float operations and NumPy's raw PCG64 stream are used, so the same seed gives the same bytes on every
+machine (library functions such as ``sin`` or the distributions of ``numpy.random`` would not).
 
-Styles play the part of the shifted ImageNet variants: ``photo`` is the training distribution; ``sketch`` draws the outline
-in grey on white; ``unseen`` fills the shape with a two-tone pattern and swaps in bright backgrounds; ``noise`` adds pixel
-noise to a photo.
+Styles play the part of the shifted ImageNet variants: ``photo`` is the training distribution; ``sketch`` draws the
+outline in grey on white; ``unseen`` fills the shape with a two-tone pattern and swaps in bright backgrounds; ``noise``
+adds pixel noise to a photo.
 """
 
 from collections.abc import Sequence
@@ -159,7 +159,7 @@ def _coverage(scene: Scene, dice: Dice) -> _Tone:
     return blocks.sum(axis=(1, 3), dtype=np.int64)[..., None]
 
 
-def _inside(shape: str, x: _Plane, y: _Plane) -> _Mask:  # noqa: PLR0911 - one line per shape reads best
+def _inside(shape: str, x: _Plane, y: _Plane) -> _Mask:
     """Whether each point of the unit square lies inside ``shape``; y points down."""
     wide, high, square = np.abs(x), np.abs(y), x * x + y * y
     longest = np.maximum(wide, high)

@@ -1,9 +1,9 @@
-"""AdvPT, Adversarial Prompt Tuning (Zhang et al., ECCV 2024): text context tuned on stored adversarial image embeddings.
+"""AdvPT, Adversarial Prompt Tuning (Zhang et al., ECCV 2024): text context for stored adversarial image embeddings.
 
-The attack on the training images runs once, before tuning, on the frozen image tower and without any text: it raises the
-KL divergence between the softmaxed clean and adversarial embeddings (the NAP-Tuning paper writes the objective without the
-softmax; the official code has it, and so have we). Context vectors are then tuned with cross-entropy on these embeddings
-alone; the image tower is never touched.
+The attack on the training images runs once, before tuning, on the frozen image tower and without any text: it raises
+the KL divergence between the softmaxed clean and adversarial embeddings (the NAP-Tuning paper writes the objective
+without the softmax; the official code has it, and so have we). Context vectors are then tuned with cross-entropy on
+these embeddings alone; the image tower is never touched.
 """
 
 from dataclasses import replace

@@ -1,8 +1,8 @@
 """Defense artefacts: tuning a defense on a checkpoint, and putting the result back onto it.
 
-``<checkpoint>/<dataset>.seed<k>/`` (or ``pairs.seed<k>`` for defenses that tune on pairs) holds one safetensors file per
-part of the defense and ``artefact.json``. Defenses joined by ``+`` are tuned one after the other, each on the model that the
-ones before it left.
+``<checkpoint>/<dataset>.seed<k>/`` (or ``pairs.seed<k>`` for defenses that tune on pairs) holds one safetensors file
+per part of the defense and ``artefact.json``. Defenses joined by ``+`` are tuned one after the other, each on the model
+that the ones before it left.
 """
 
 import hashlib
@@ -69,7 +69,7 @@ class ArtefactCard(Options):
     state: Literal["done", "diverged"]
     reason: str = ""
     tuned_parameters: int = 0
-    files: dict[str, str] = {}
+    files: dict[str, str]
     sources: dict[str, str]
     wall_s: float
     provenance: Provenance
@@ -104,7 +104,9 @@ def artefact_name(parts: list[Part], dataset: str, seed: int) -> str:
     return f"{dataset if on_labels else 'any'}.seed{seed}"
 
 
-def fit_all(suite: Suite, track_name: str, defense: str, checkpoint_name: str, checkpoint: Checkpoint, paths: Paths) -> None:
+def fit_all(
+    suite: Suite, track_name: str, defense: str, checkpoint_name: str, checkpoint: Checkpoint, paths: Paths
+) -> None:
     """Tune one defense on one checkpoint: for every dataset and seed of the track.
 
     Raises:
@@ -156,7 +158,14 @@ def weights_hash(model: torch.nn.Module) -> str:
 
 
 def _fit_one(
-    suite: Suite, track: Track, parts: list[Part], dataset: str, seed: int, checkpoint: Checkpoint, paths: Paths, folder: Path
+    suite: Suite,
+    track: Track,
+    parts: list[Part],
+    dataset: str,
+    seed: int,
+    checkpoint: Checkpoint,
+    paths: Paths,
+    folder: Path,
 ) -> None:
     manifests = {name: read_manifest(paths.data, name) for name in (dataset, *([track.pairs] if track.pairs else []))}
     used = dict[str, str]()
@@ -170,7 +179,9 @@ def _fit_one(
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(seed)
                 tensors: Tensors = part.module.fit(victim, data, part.options)
-            save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, folder / f"{part.name}.safetensors")
+            save_file(
+                {name: tensor.contiguous() for name, tensor in tensors.items()}, folder / f"{part.name}.safetensors"
+            )
             tuned += tuned_parameters(part.module, tensors)
             victim = part.module.load(tensors, victim, part.options)
     except FloatingPointError as error:
@@ -203,12 +214,21 @@ def tuned_parameters(module: Any, tensors: dict[str, Tensor]) -> int:
 
 
 def _data_for(
-    part: Part, suite: Suite, track: Track, manifests: dict[str, Manifest], dataset: str, seed: int, paths: Paths, used: dict[str, str]
+    part: Part,
+    suite: Suite,
+    track: Track,
+    manifests: dict[str, Manifest],
+    dataset: str,
+    seed: int,
+    paths: Paths,
+    used: dict[str, str],
 ) -> Labelled | Pairs | None:
     """What ``part`` tunes on; notes the manifests in ``used``."""
     if part.module.TUNES_ON == "pairs":
         if not track.pairs:
-            raise UserError(f"{paths.suite}: defense '{part.name}' tunes on captions; name them under the track's 'pairs'")
+            raise UserError(
+                f"{paths.suite}: defense '{part.name}' tunes on captions; name them under the track's 'pairs'"
+            )
         used[track.pairs] = manifests[track.pairs].digest
         pairs = open_split(paths.data, manifests[track.pairs], "train")
         return Pairs(torch.from_numpy(pairs.images.copy()), pairs.captions)

@@ -1,12 +1,14 @@
 """CleanCLIP (Bansal et al., ICCV 2023): the whole model is fine-tuned on clean pairs, with losses inside each modality.
 
-Beside CLIP's loss, every image is matched with an augmented copy of itself and every caption with a changed copy, in one
-direction only (originals in rows, copies in columns), as in the official code. Captions are changed once, before training:
-the code's EDA has four operations; synonym replacement and insertion need WordNet, so words are swapped or left out here.
+Beside CLIP's loss, every image is matched with an augmented copy of itself and every caption with a changed copy, in
+one direction only (originals in rows, copies in columns), as in the official code. Captions are changed once, before
+training: the code's EDA has four operations; synonym replacement and insertion need WordNet, so words are swapped or
+left out here.
 """
 
 import copy
 from collections.abc import Iterator
+from dataclasses import replace
 
 import torch
 from pydantic import Field
@@ -45,7 +47,7 @@ def fit(victim: DefendedCLIP, data: Labelled | Pairs | None, options: Options) -
     """Fine-tune a copy of the victim and return all its weights."""
     assert isinstance(data, Pairs)
     clip = victim.staged.clip
-    tuned = Clip(**{**vars(clip), "model": copy.deepcopy(clip.model).requires_grad_(True)})
+    tuned = replace(clip, model=copy.deepcopy(clip.model).requires_grad_(True))
     images, captions = data.images[: options.pairs], list(data.captions[: options.pairs])
     ids, changed = clip.tokenize(captions), clip.tokenize([change_words(caption) for caption in captions])
     augment = v2.AutoAugment(v2.AutoAugmentPolicy.IMAGENET)

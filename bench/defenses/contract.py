@@ -2,8 +2,8 @@
 
 ``Options``: a closed, frozen pydantic model with the paper's defaults.
 ``TUNES_ON``: ``labels`` (few-shot images of one dataset), ``pairs`` (clean image-caption pairs) or ``nothing``.
-``fit(victim, data, options) -> dict of tensors``: everything that tuning leaves behind, and nothing else. It must not change
-the victim. torch's global random stream is seeded by the caller, so libraries that use it repeat too.
+``fit(victim, data, options) -> dict of tensors``: everything that tuning leaves behind, and nothing else. It must not
+change the victim. torch's global random stream is seeded by the caller, so libraries that use it repeat too.
 ``load(tensors, victim, options) -> DefendedCLIP``: the defended model, for any class list the method allows.
 """
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import torch
 from pydantic import Field
-from torch import Tensor, nn
+from torch import nn
 from torch.nn import functional
 
 from bench.clip.defended import DefendedCLIP, Head

@@ -1,14 +1,17 @@
 """NAP-Tuning (Zhang et al., 2025): deep prompts in both towers, and token refiners that undo adversarial drift.
 
 At each layer a small residual network refines the tokens that are not prompts; then fresh prompts are put beside them
-(equation 11: refine first, then concatenate). Trained with clean plus adversarial cross-entropy, the latter weighted by a
-sigmoid schedule (equations 14 and 17). There is no official repository; unstated details follow the authors' development
-code and are options: refiners start from PyTorch's default initialisation (so the model is not CLIP at the start), layer 1
-has no refiner, prompts of the towers are independent.
+(equation 11: refine first, then concatenate). Trained with clean plus adversarial cross-entropy, the latter weighted by
+a sigmoid schedule (equations 14 and 17). There is no official repository; unstated details follow the authors'
+development code and are options: refiners start from PyTorch's default initialisation (so the model is not CLIP at the
+start), layer 1 has no refiner, prompts of the towers are independent.
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import replace
+from itertools import pairwise
+from typing import Literal
 
 import torch
 from pydantic import Field
@@ -17,7 +20,7 @@ from torch.nn import functional
 
 from bench.attacks.pgd import ascend
 from bench.clip.defended import DefendedCLIP
-from bench.clip.staged import ImageEdits, StagedCLIP, TextEdits
+from bench.clip.staged import Edit, ImageEdits, StagedCLIP, TextEdits
 from bench.defenses.contract import Labelled, Pairs, Tensors, TunesOn
 from bench.defenses.tuning import TuneOptions, tune
 from bench.errors import UserError
@@ -42,7 +45,7 @@ class Options(TuneOptions):
     learning_rate: float = Field(default=1e-4, gt=0)
     epochs: int = Field(default=90, gt=0)
     batch_size: int = Field(default=512, gt=0)
-    optimizer: str = "adamw"  # pyright: ignore[reportIncompatibleVariableOverride]
+    optimizer: Literal["sgd", "adamw"] = "adamw"
     warmup_rate: float = 1e-6
     length: int = Field(default=16, gt=0)
     depth: int = Field(default=12, gt=0)
@@ -61,7 +64,7 @@ class Refiner(nn.Module):
         """Make a refiner of ``layers`` linear layers."""
         super().__init__()
         sizes = [width, *[2 * width] * (layers - 1), width]
-        linears = [nn.Linear(inner, outer) for inner, outer in zip(sizes, sizes[1:], strict=False)]
+        linears = [nn.Linear(inner, outer) for inner, outer in pairwise(sizes)]
         if zero_init:
             nn.init.zeros_(linears[-1].weight)
             nn.init.zeros_(linears[-1].bias)
@@ -73,41 +76,57 @@ class Refiner(nn.Module):
         return tokens + self.layers(tokens)
 
 
+class Tower(nn.Module):
+    """What is tuned in one tower. Keys are layers, from 1."""
+
+    def __init__(self, width: int, depth: int, options: Options, *, refine: bool) -> None:
+        """Draw prompts from N(0, 0.02^2) for layers 1 to ``depth`` and make refiners for layers 2 to ``depth``."""
+        super().__init__()
+        layers = range(1, depth + 1)
+        refined = layers[1:] if refine and options.refiner_layers else ()
+        self._prompts = {layer: nn.Parameter(0.02 * torch.randn(options.length, width)) for layer in layers}
+        self._refiners = {
+            layer: Refiner(width, options.refiner_layers, zero_init=options.zero_init) for layer in refined
+        }
+        for layer, prompt in self._prompts.items():
+            self.register_parameter(f"prompt_{layer}", prompt)
+        for layer, refiner in self._refiners.items():
+            self.add_module(f"refiner_{layer}", refiner)
+
+    @property
+    def first(self) -> Tensor:
+        """Prompts of layer 1, which enter before the tower's first norm or take the place of words."""
+        return self._prompts[1]
+
+    @property
+    def later(self) -> dict[int, Tensor]:
+        """Prompts of the other layers."""
+        return {layer: prompt for layer, prompt in self._prompts.items() if layer > 1}
+
+    @property
+    def refiners(self) -> Mapping[int, Edit]:
+        """Refiners by layer."""
+        return self._refiners
+
+
 class Augmentor(nn.Module):
-    """All that is tuned: prompts of both towers and their refiners. Keys are layers, from 1."""
+    """All that is tuned: prompts and refiners of both towers."""
 
     def __init__(self, staged: StagedCLIP, options: Options) -> None:
-        """Draw prompts from N(0, 0.02^2) and make refiners for layers 2 to J."""
+        """Fit the options to the depth and width of the towers."""
         super().__init__()
-        depths = {"image": len(staged.image_blocks), "text": len(staged.text_blocks)}
-        widths = {"image": staged.image_width, "text": staged.text_width}
-        self.prompts = nn.ModuleDict()
-        self.refiners = nn.ModuleDict()
-        for tower, width in widths.items():
-            layers = range(1, min(options.depth, depths[tower]) + 1)
-            self.prompts[tower] = nn.ParameterDict(
-                {str(layer): nn.Parameter(0.02 * torch.randn(options.length, width)) for layer in layers}
-            )
-            refined = layers[1:] if options.refiner_layers and (tower == "image" or options.refine_text) else ()
-            self.refiners[tower] = nn.ModuleDict(
-                {str(layer): Refiner(width, options.refiner_layers, zero_init=options.zero_init) for layer in refined}
-            )
+        depths = [min(options.depth, len(blocks)) for blocks in (staged.image_blocks, staged.text_blocks)]
+        self.image = Tower(staged.image_width, depths[0], options, refine=True)
+        self.text = Tower(staged.text_width, depths[1], options, refine=options.refine_text)
 
     def apply_to(self, victim: DefendedCLIP) -> DefendedCLIP:
         """``victim`` with these prompts and refiners in its towers."""
-        image, text = ({int(layer): prompt for layer, prompt in self._of("prompts", tower)} for tower in ("image", "text"))
-        refine_image, refine_text = (
-            {int(layer): refiner for layer, refiner in self._of("refiners", tower)} for tower in ("image", "text")
-        )
-        shallow, context = image.pop(1), text.pop(1)
+        image, text = self.image, self.text
         return replace(
             victim,
-            image_edits=ImageEdits(shallow=shallow, prompts=image, refine=refine_image),
-            text_edits=TextEdits(context=context, prompts=text, refine=refine_text),
+            image_edits=ImageEdits(shallow=image.first, prompts=image.later, refine=image.refiners),
+            text_edits=TextEdits(context=text.first, prompts=text.later, refine=text.refiners),
         )
-
-    def _of(self, part: str, tower: str) -> list[tuple[str, "nn.Parameter | nn.Module"]]:
-        return list(getattr(self, part)[tower].items())
 
 
 def fit(victim: DefendedCLIP, data: Labelled | Pairs | None, options: Options) -> Tensors:

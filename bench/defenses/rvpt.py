@@ -1,9 +1,9 @@
 """RVPT, Repulsive Visual Prompt Tuning (Zhang et al., 2024), the seed version of the paper; there is no official code.
 
 Deep visual prompts enter blocks D+1 to L of the frozen image tower. Cross-entropy on few-shot clean images keeps the
-accuracy, while the class token of each prompted block is pushed away (cosine towards -1) from the same model's un-prompted
-one, so that only what predicts the class survives (equations 2 to 6). Unstated settings follow CoOp: prompts start from
-N(0, 0.02^2), momentum 0.9, weight decay 5e-4, one warm-up epoch, random crop and flip.
+accuracy, while the class token of each prompted block is pushed away (cosine towards -1) from the same model's
+un-prompted one, so that only what predicts the class survives (equations 2 to 6). Unstated settings follow CoOp:
+prompts start from N(0, 0.02^2), momentum 0.9, weight decay 5e-4, one warm-up epoch, random crop and flip.
 """
 
 from dataclasses import replace
@@ -75,8 +75,8 @@ def unprompted(staged: StagedCLIP, images: Tensor, depth: int) -> tuple[Tensor, 
     """One pass of the frozen tower without prompts.
 
     Returns:
-        The tokens that enter block ``depth + 1`` (nothing before it is tuned, so the prompted pass starts there), and the
-        class tokens that the blocks from there on put out.
+        The tokens that enter block ``depth + 1`` (nothing before it is tuned, so the prompted pass starts there), and
+        the class tokens that the blocks from there on put out.
     """
     entry = staged.image_tokens(images)
     trace = Trace(every_token=True)

@@ -1,4 +1,4 @@
-"""The training loop that prompt-tuning defenses share, with CoOp's defaults (Dassl's, which the papers do not print)."""
+"""The training loop that prompt-tuning defenses share, with the defaults of CoOp's trainer, which no paper prints."""
 
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -90,9 +90,7 @@ def shuffled(count: int, batch_size: int) -> Iterator[Tensor]:
 def _optimizer(parameters: Sequence[nn.Parameter], options: TuneOptions) -> torch.optim.Optimizer:
     if options.optimizer == "adamw":
         return torch.optim.AdamW(parameters, lr=options.learning_rate, weight_decay=options.weight_decay)
-    return torch.optim.SGD(
-        parameters, lr=options.learning_rate, momentum=0.9, weight_decay=options.weight_decay
-    )
+    return torch.optim.SGD(parameters, lr=options.learning_rate, momentum=0.9, weight_decay=options.weight_decay)
 
 
 def _rate(epoch: int, options: TuneOptions) -> float:

@@ -28,7 +28,9 @@ class Interval(NamedTuple):
     high: float
 
 
-def outcomes(metric: Metric, predictions: Sequence[int], labels: Sequence[int], target: int | None) -> list[bool | None]:
+def outcomes(
+    metric: Metric, predictions: Sequence[int], labels: Sequence[int], target: int | None
+) -> list[bool | None]:
     """For each image whether it counts as a hit, or None where the metric leaves it out.
 
     CA and RA (clean and robust accuracy) count correct predictions over all images. ASR (attack success rate) counts

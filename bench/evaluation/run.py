@@ -3,7 +3,7 @@
 import resource
 import shutil
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,6 +21,7 @@ from bench.datasets.sampling import even_sample
 from bench.datasets.store import Manifest, Split, open_split, read_manifest
 from bench.defenses.artefact import ArtefactCard, Part, artefact_name, load_artefact, parts_of, task_of
 from bench.errors import UserError
+from bench.evaluation.cells import cells_of
 from bench.evaluation.metrics import count, outcomes, wilson
 from bench.evaluation.record import Cell, Cost, Identity, Outcome, Record
 from bench.evaluation.sanity import masking_flags
@@ -57,7 +58,9 @@ class Scene(NamedTuple):
     tuned_parameters: int
 
 
-def evaluate(suite: Suite, track_name: str, defense: str, attack: str, paths: Paths, limit: int | None = None) -> list[Record]:
+def evaluate(
+    suite: Suite, track_name: str, defense: str, attack: str, paths: Paths, limit: int | None = None
+) -> list[Record]:
     """Compute (or find in the store) all cells of one defense under one attack, and write their records.
 
     Args:
@@ -87,35 +90,23 @@ def evaluate(suite: Suite, track_name: str, defense: str, attack: str, paths: Pa
     return records
 
 
-def cells_of(suite: Suite, track_name: str, defense: str, attack: str, limit: int | None = None) -> Iterator[Cell]:
-    """The cells of one defense under one attack: its checkpoints, datasets, splits and seeds."""
-    plan = suite.tracks[track_name]
-    for checkpoint in plan.checkpoints:
-        for dataset in plan.datasets:
-            for split in plan.splits:
-                # An undefended model was not trained here, so one seed says all.
-                seeds = suite.protocol.seeds[:1] if defense == suite.control else suite.protocol.seeds
-                for seed in seeds:
-                    yield Cell(
-                        checkpoint=checkpoint,
-                        defense=defense,
-                        dataset=dataset,
-                        split=split,
-                        attack=attack,
-                        threat_model=suite.attacks[attack].threat_model,
-                        seed=seed,
-                        limit=limit,
-                    )
-
-
 def load_attacker(suite: Suite, attack: str, where: str) -> Attacker:
     """The attack file of ``attack`` with the suite's options for it."""
     module = load_item("attacks", attack, f"{where}: attacks")
-    return Attacker(attack, module, item_options(module, suite.attacks[attack].options, f"{where}: attacks.{attack}.options"))
+    return Attacker(
+        attack, module, item_options(module, suite.attacks[attack].options, f"{where}: attacks.{attack}.options")
+    )
 
 
 def _record(
-    suite: Suite, cell: Cell, parts: list[Part], attacker: Attacker, checkpoint: Checkpoint, folder: Path, paths: Paths, store: Store
+    suite: Suite,
+    cell: Cell,
+    parts: list[Part],
+    attacker: Attacker,
+    checkpoint: Checkpoint,
+    folder: Path,
+    paths: Paths,
+    store: Store,
 ) -> Record:
     card, defended = load_artefact(folder, parts, checkpoint)
     manifest = read_manifest(paths.data, cell.dataset)
@@ -126,7 +117,7 @@ def _record(
         return found
     gate = checkpoint.card.gate
     if gate is not None and not gate.passed:
-        reason = f"the backdoor is too weak to defend against: ASR {gate.asr:.1f} %, CA {gate.ca:.1f} % (clean {gate.clean_ca:.1f} %)"
+        reason = f"too weak a backdoor: ASR {gate.asr:.1f} %, CA {gate.ca:.1f} % (clean {gate.clean_ca:.1f} %)"
         return _stateful(identity, attacker, "attack_failed", reason)
     if defended is None:
         return _stateful(identity, attacker, "diverged", card.reason)
@@ -136,7 +127,15 @@ def _record(
         rows = _sample(split, identity, cell).tolist()
         target = _target(checkpoint, manifest, attacker)
         scene = Scene(
-            identity, attacker, classifier, Knowledge(checkpoint.trigger), split.batch(rows), split.targets(rows), rows, target, card.tuned_parameters
+            identity,
+            attacker,
+            classifier,
+            Knowledge(checkpoint.trigger),
+            split.batch(rows),
+            split.targets(rows),
+            rows,
+            target,
+            card.tuned_parameters,
         )
         record = compute(scene, store.batches(key), lambda batch: store.add_batch(key, batch))
     except UserError:
@@ -151,7 +150,8 @@ def _record(
 def compute(scene: Scene, finished: dict[int, Batch], keep: Callable[[Batch], None]) -> Record:
     """Attack the images that are classified correctly, batch by batch, and count.
 
-    Robust accuracy needs no attack on an image that is wrong already. Batches are cut by the protocol, not by the machine.
+    Robust accuracy needs no attack on an image that is wrong already. Batches are cut by the protocol, not by the
+    machine.
 
     Args:
         scene: What to compute.
@@ -182,7 +182,13 @@ def _attack_batch(scene: Scene, chunk: Tensor, rows: list[int]) -> Batch:
     images, labels = scene.images[chunk], scene.labels[chunk]
     seeds = sample_seeds(scene.identity.cell.seed, rows)
     attacked = run_attack(
-        scene.attacker.module, scene.model, images, labels, options=scene.attacker.options, seeds=seeds, knowledge=scene.knowledge
+        scene.attacker.module,
+        scene.model,
+        images,
+        labels,
+        options=scene.attacker.options,
+        seeds=seeds,
+        knowledge=scene.knowledge,
     )
     # The verdict is a fresh float32 forward pass on what the attack returned, not what the attack believed.
     predictions = predict(scene.model, attacked.images).tolist()
@@ -213,7 +219,9 @@ def _finished(scene: Scene, predictions: Tensor, flags: Iterable[str], batches: 
         high=interval.high,
         flags=tuple(sorted(flags)),
         tuned_parameters=scene.tuned_parameters,
-        outcome=Outcome(rows=tuple(scene.rows), labels=tuple(labels), predictions=tuple(predictions.tolist()), target=scene.target),
+        outcome=Outcome(
+            rows=tuple(scene.rows), labels=tuple(labels), predictions=tuple(predictions.tolist()), target=scene.target
+        ),
         cost=cost,
         provenance=provenance(),
     )
@@ -247,7 +255,9 @@ def _target(checkpoint: Checkpoint, manifest: Manifest, attacker: Attacker) -> i
     if target in names:
         return names.index(target)
     if attacker.module.METRIC == "ASR":
-        raise UserError(f"dataset '{manifest.dataset}' has no class '{target}', the target of this checkpoint's backdoor")
+        raise UserError(
+            f"dataset '{manifest.dataset}' has no class '{target}', the target of this checkpoint's backdoor"
+        )
     return None
 
 

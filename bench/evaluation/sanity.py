@@ -2,8 +2,8 @@
 
 From Athalye et al. (2018) and Carlini et al. (2019): a defense that hides its gradients looks robust and is not. Flags:
 ``randomised`` (the same image gives other logits), ``probabilities`` (softmax outputs instead of logits),
-``zero_gradient`` (images without any input gradient), ``uninformative_gradient`` (a step along the gradient's sign raises
-the loss no more than a step along random signs).
+``zero_gradient`` (images without any input gradient), ``uninformative_gradient`` (a step along the gradient's sign
+raises the loss no more than a step along random signs).
 """
 
 import torch

@@ -1,15 +1,15 @@
 """The cell store: results keyed by everything they depend on. It is the cache, and how a killed run goes on.
 
-``<store>/cells/<aa>/<key>.json`` holds a finished record. While a cell is being computed, each finished batch is one line of
-``<key>.part.jsonl``; two processes on the same cell write the same lines, so no lock is needed. A cell that came to nothing
-leaves ``<key>.failed.json``, which is shown and never counts as done.
+``<store>/cells/<aa>/<key>.json`` holds a finished record. While a cell is being computed, each finished batch is one
+line of ``<key>.part.jsonl``; two processes on the same cell write the same lines, so no lock is needed. A cell that
+came to nothing leaves ``<key>.failed.json``, which is shown and never counts as done.
 """
 
 import errno
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -97,7 +97,7 @@ class Store:
 
 
 @contextmanager
-def full_disk_is_told(folder: Path) -> Iterator[None]:
+def full_disk_is_told(folder: Path) -> Generator[None]:
     """Turn a full disk into one clear message; what was written before stays."""
     try:
         yield

@@ -1,0 +1,184 @@
+"""From records to ``cells.csv``: one row for every cell that the suite asks for, and for what is derived from cells.
+
+The file holds nothing that differs between two runs with the same results: no time, date, commit or machine.
+"""
+
+import csv
+import io
+from collections.abc import Iterable, Iterator
+from itertools import groupby
+from pathlib import Path
+from typing import NamedTuple
+
+from pydantic import ValidationError
+
+from bench.config import Metric, Suite
+from bench.errors import UserError
+from bench.evaluation.cells import cells_of
+from bench.evaluation.record import Cell, Record
+from bench.files import write_text
+from bench.items import load_item
+from bench.leaderboard.worst import WORST, Result, Scene, scene_of, surviving_controls, worst_results
+from bench.paths import Paths
+
+CONTROL_SURVIVES = "control_survives"
+_HASH_LENGTH = 12
+
+
+class Row(NamedTuple):
+    """One line of ``cells.csv``, as text; what has no number is empty.
+
+    Percent have four decimals, flags are separated by spaces, hashes are cut to twelve characters.
+    """
+
+    track: str
+    defense: str
+    checkpoint: str
+    dataset: str
+    split: str
+    attack: str
+    threat_model: str
+    seed: str
+    metric: str
+    state: str
+    reason: str
+    n: str
+    hits: str
+    value: str
+    low: str
+    high: str
+    flags: str
+    tuned_parameters: str
+    forwards_per_image: str
+    backwards_per_image: str
+    checkpoint_hash: str
+    artefact_hash: str
+    manifest_hash: str
+    attack_hash: str
+    protocol_version: str
+
+
+def write_cells(suite: Suite, paths: Paths) -> None:
+    """Gather all records of a suite into ``cells.csv``.
+
+    Args:
+        suite: Which cells there should be; one without a record becomes a row with the state ``missing``.
+        paths: Where the records are and where the boards go.
+
+    Raises:
+        UserError: A record is damaged, is of another cell than its file's name says, was made with ``--limit``, or does
+            not belong together with the others of its worst case; or an attack has the name of the derived rows.
+    """
+    if WORST in suite.attacks:
+        raise UserError(f"{paths.suite}: attacks.{WORST}: this name is kept for the worst case over attacks; rename it")
+    results = _with_worst(_results(suite, paths))
+    surviving = surviving_controls(results, suite)
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(Row._fields)
+    writer.writerows(_row(result, surviving) for result in results)
+    write_text(paths.boards / "cells.csv", text.getvalue())
+
+
+def read_records(folder: Path, track: str) -> Iterator[Record]:
+    """All records of one defense under one attack.
+
+    Args:
+        folder: ``<results>/<track>/<defense>/<attack>``.
+        track: For the message.
+
+    Raises:
+        UserError: See ``write_cells``.
+    """
+    for path in sorted(folder.glob("*.json")):
+        again = f"delete it and run: bench evaluate {track} {folder.parent.name} {folder.name}"
+        try:
+            record = Record.model_validate_json(path.read_text("utf-8"))
+        except (ValidationError, UnicodeDecodeError) as error:
+            raise UserError(f"{path} is damaged ({_first_line(error)}); {again}") from error
+        cell = record.identity.cell
+        if (cell.defense, cell.attack, cell.name) != (folder.parent.name, folder.name, path.stem):
+            raise UserError(f"{path} holds the record of {cell.defense} under {cell.attack}, {cell.name}; {again}")
+        if cell.limit is not None:
+            raise UserError(f"{path} was made with --limit {cell.limit}, which no table may show; {again}")
+        yield record
+
+
+def _results(suite: Suite, paths: Paths) -> list[Result]:
+    """What became of each cell, in the suite's order."""
+    wanted, records = list[tuple[str, Cell]](), dict[tuple[str, Cell], Record]()
+    for track, plan in suite.tracks.items():
+        for defense in plan.defenses:
+            wanted += [(track, cell) for cell in _cells(suite, track, defense)]
+            for attack in plan.attacks:
+                for record in read_records(paths.evaluated(track, defense, attack), track):
+                    records[track, record.identity.cell] = record
+    metrics: dict[str, Metric] = {cell.attack: record.metric for (_, cell), record in records.items()}
+    for _, cell in wanted:
+        if cell.attack not in metrics:
+            # Slow, for it loads torch; needed only where an attack has no record at all.
+            metrics[cell.attack] = load_item("attacks", cell.attack, f"{paths.suite}: attacks").METRIC
+    return [Result(track, cell, metrics[cell.attack], records.get((track, cell))) for track, cell in wanted]
+
+
+def _cells(suite: Suite, track: str, defense: str) -> list[Cell]:
+    """All cells of one defense, place by place; within a place by attack, then by seed."""
+    plan = suite.tracks[track]
+
+    def place(cell: Cell) -> tuple[int, int, int]:
+        return plan.checkpoints.index(cell.checkpoint), plan.datasets.index(cell.dataset), plan.splits.index(cell.split)
+
+    return sorted((cell for attack in plan.attacks for cell in cells_of(suite, track, defense, attack)), key=place)
+
+
+def _with_worst(results: Iterable[Result]) -> list[Result]:
+    """The results, those of each place followed by their worst case over attacks."""
+    extended = list[Result]()
+    for _, group in groupby(results, lambda result: (result.track, result.cell.defense, *scene_of(result.cell)[:3])):
+        place = list(group)
+        extended += [*place, *worst_results(place)]
+    return extended
+
+
+def _row(result: Result, surviving: set[Scene]) -> Row:
+    """The line of a result; it has numbers only where the result is done."""
+    track, cell, metric, record = result
+    done = record if result.done else None
+    cost = done and done.cost
+    identity = record and record.identity
+    flags = set(record.flags if record else ()) | ({CONTROL_SURVIVES} if scene_of(cell) in surviving else set())
+    return Row(
+        track=track,
+        defense=cell.defense,
+        checkpoint=cell.checkpoint,
+        dataset=cell.dataset,
+        split=cell.split,
+        attack=cell.attack,
+        threat_model=cell.threat_model,
+        seed=str(cell.seed),
+        metric=metric,
+        state=record.state if record else "missing",
+        reason=" ".join(record.reason.split()) if record else "",
+        n=str(done.n) if done else "",
+        hits=str(done.hits) if done else "",
+        value=_percent(done and done.value),
+        low=_percent(done and done.low),
+        high=_percent(done and done.high),
+        flags=" ".join(sorted(flags)),
+        tuned_parameters=str(done.tuned_parameters) if done else "",
+        forwards_per_image=f"{cost.forwards:.2f}" if cost else "",
+        backwards_per_image=f"{cost.backwards:.2f}" if cost else "",
+        checkpoint_hash=identity.checkpoint[:_HASH_LENGTH] if identity else "",
+        artefact_hash=identity.artefact[:_HASH_LENGTH] if identity else "",
+        manifest_hash=identity.manifest[:_HASH_LENGTH] if identity else "",
+        attack_hash=identity.attack[:_HASH_LENGTH] if identity else "",
+        protocol_version=str(identity.protocol.version) if identity else "",
+    )
+
+
+def _percent(value: float | None) -> str:
+    return "" if value is None else f"{value:.4f}"
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0]
