@@ -1,5 +1,6 @@
 """The ``bench`` command: one thin function per verb. Imports are inside, so that light verbs start fast."""
 
+import errno
 import sys
 from collections.abc import Generator, Iterable
 from contextlib import contextmanager
@@ -29,6 +30,11 @@ def main() -> None:
         app()
     except UserError as error:
         _console.print(f"[bold red]error:[/] {error}", highlight=False, soft_wrap=True)
+        sys.exit(2)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        _console.print("[bold red]error:[/] the disk is full; what is finished is kept: free some space and run again")
         sys.exit(2)
     except KeyboardInterrupt:
         _console.print("stopped; what is finished is kept, the same command goes on from there")
@@ -123,6 +129,82 @@ def table(name: str, suite: SuiteOption = DEFAULT_SUITE) -> None:
     paths, loaded = _open(suite)
     _known("table", name, loaded.tables)
     write_table(loaded, name, paths)
+
+
+@app.command("list")
+def list_(
+    name: Annotated[str, typer.Argument(help="An item, to explain its options.")] = "",
+    suite: SuiteOption = DEFAULT_SUITE,
+) -> None:
+    """List datasets, backdoors, attacks and defenses, or explain the options of one."""
+    from bench.overview.listing import describe_item, kinds_of, list_items
+
+    if not name:
+        list_items(_open(suite)[1])
+    for kind in kinds_of(name) if name else ():
+        describe_item(kind, name)
+
+
+@app.command()
+def status(suite: SuiteOption = DEFAULT_SUITE) -> None:
+    """Show what is done, running, failed or missing, and the command that makes the rest."""
+    from bench.overview.status import show_status
+
+    paths, loaded = _open(suite)
+    show_status(loaded, paths)
+
+
+@app.command()
+def estimate(
+    suite: SuiteOption = DEFAULT_SUITE,
+    survivors: Annotated[
+        float, typer.Option(min=0, max=1, help="Share of images taken to survive AutoAttack's first attack.")
+    ] = 0.3,
+) -> None:
+    """Estimate time and memory of what is left to run, from a few measured batches."""
+    from bench.overview.estimate import estimate as reckon
+    from bench.overview.estimate import show_estimate
+
+    paths, loaded = _open(suite)
+    show_estimate(reckon(loaded, paths, survivors=survivors))
+
+
+@app.command()
+def doctor(suite: SuiteOption = DEFAULT_SUITE) -> None:
+    """Check environment, devices, weights, data and disk; exit code 1 if something is amiss."""
+    from bench.overview.doctor import doctor as examine
+
+    paths, loaded = _open(suite)
+    if not examine(loaded, paths):
+        sys.exit(1)
+
+
+@app.command()
+def check(suite: SuiteOption = DEFAULT_SUITE) -> None:
+    """Validate every option of a suite, before anything runs."""
+    from bench.overview.check import check_suite
+
+    faults = check_suite(_open(suite)[1], suite)
+    if faults:
+        raise UserError("\n".join(faults))
+    _console.print(f"{suite}: all options are valid")
+
+
+@app.command()
+def verify(
+    committed: Annotated[Path, typer.Argument(help="The cells.csv to agree with, such as the one that git holds.")],
+    suite: SuiteOption = DEFAULT_SUITE,
+) -> None:
+    """Check that every value in cells.csv lies inside the intervals of another one; exit code 1 if not."""
+    from bench.leaderboard.verify import read_cells, verify_boards
+
+    expected = read_cells(committed)
+    disagreements = verify_boards(expected, read_cells(_open(suite)[0].boards / "cells.csv"))
+    for disagreement in disagreements:
+        _console.print(disagreement, highlight=False)
+    _console.print(f"{len(expected) - len(disagreements)} of {len(expected)} cells agree with {committed}")
+    if disagreements:
+        sys.exit(1)
 
 
 @app.command()

@@ -69,8 +69,6 @@ class Repository:
         shutil.copytree(ROOT / "bench", folder / "bench", ignore=shutil.ignore_patterns("__pycache__"))
         for name in ("dvc.yaml", ".gitignore"):
             shutil.copy(ROOT / name, folder / name)
-        (folder / "leaderboards" / "submissions").mkdir(parents=True)
-        (folder / "leaderboards" / "submissions" / "README.md").write_text("none yet\n")
         self.write_suite(SMALL)
         self.run("git", "init", "--quiet")
         self.run("dvc", "init", "--quiet")

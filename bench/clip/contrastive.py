@@ -73,8 +73,8 @@ def train_contrastive(
     Raises:
         FloatingPointError: The loss is not finite.
     """
+    model.train().requires_grad_(True)
     optimizer = torch.optim.AdamW(parameter_groups(model, options.weight_decay), lr=options.learning_rate)
-    model.train()
     for step, batch in enumerate(batches):
         for group in optimizer.param_groups:
             group["lr"] = options.learning_rate * cosine_with_warmup(step, total, options.warmup_steps)

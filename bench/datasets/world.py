@@ -5,7 +5,7 @@ exactly rounded float operations and NumPy's raw PCG64 stream are used, so the s
 machine (library functions such as ``sin`` or the distributions of ``numpy.random`` would not).
 
 Styles play the part of the shifted ImageNet variants: ``photo`` is the training distribution; ``sketch`` draws the
-outline in grey on white; ``unseen`` fills the shape with a two-tone pattern and swaps in bright backgrounds; ``noise``
+outline in chalk on a board; ``unseen`` fills the shape with a two-tone pattern and brightens the background; ``noise``
 adds pixel noise to a photo.
 """
 
@@ -39,6 +39,7 @@ _RGB = np.array(
 _ROTATIONS = ((0.9659, -0.2588), (0.9903, -0.1392), (1.0, 0.0), (0.9903, 0.1392), (0.9659, 0.2588))
 # Unit normals of a pentagram's five sides; a point is inside when it is behind at least four of them.
 _STAR = ((0.0, 1.0), (0.9511, 0.3090), (0.5878, -0.8090), (-0.5878, -0.8090), (-0.9511, 0.3090))
+_STROKE = ((-2, 0), (2, 0), (0, -2), (0, 2), (-1, 0), (1, 0), (0, -1), (0, 1))
 _OVERSAMPLING = 2
 _GRID = (np.arange(SIDE * _OVERSAMPLING, dtype=np.float64) + 0.5) / _OVERSAMPLING
 _ROWS, _COLUMNS = np.arange(SIDE)[:, None], np.arange(SIDE)[None, :]
@@ -194,7 +195,7 @@ def _inside(shape: str, x: _Plane, y: _Plane) -> _Mask:
 
 def _background(kind: str, dice: Dice, *, bright: bool) -> _Tone:
     """A background of two related tones, int ``(32, 32, 3)``."""
-    base = dice.array(60, 3) + (170 if bright else 45)
+    base = dice.array(60, 3) + (85 if bright else 45)
     other = base + (28 if dice.below(2) else -28)
     if kind == "shaded":
         ramp = (_ROWS if dice.below(2) else _COLUMNS)[..., None] * np.ones((SIDE, SIDE, 1), np.int64)
@@ -213,10 +214,10 @@ def _background(kind: str, dice: Dice, *, bright: bool) -> _Tone:
 
 
 def _sketch(coverage: _Tone, dice: Dice) -> Pixels:
-    """The outline of the object in dark grey on white paper."""
-    inside = np.pad(coverage[..., 0] * 2 >= _OVERSAMPLING**2, 1)
-    core = inside[1:-1, 1:-1]
-    surrounded = core & inside[:-2, 1:-1] & inside[2:, 1:-1] & inside[1:-1, :-2] & inside[1:-1, 2:]
-    ink, paper = dice.between(20, 90), dice.between(230, 255)
-    lines = np.where(core & ~surrounded, ink, paper)
+    """The outline of the object in chalk on a dark board, two pixels thick."""
+    inside = np.pad(coverage[..., 0] * 2 >= _OVERSAMPLING**2, 2)
+    shifted = [inside[2 + dy : 2 + dy + SIDE, 2 + dx : 2 + dx + SIDE] for dy, dx in _STROKE]
+    core, surrounded = inside[2:-2, 2:-2], np.all(shifted, axis=0)
+    chalk, board = dice.between(190, 250), dice.between(50, 90)
+    lines = np.where(core & ~surrounded, chalk, board)
     return np.repeat(lines[..., None], 3, axis=2).astype(np.uint8)

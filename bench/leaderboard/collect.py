@@ -7,7 +7,6 @@ import csv
 import io
 from collections.abc import Iterable, Iterator
 from itertools import groupby
-from pathlib import Path
 from typing import NamedTuple
 
 from pydantic import ValidationError
@@ -80,30 +79,6 @@ def write_cells(suite: Suite, paths: Paths) -> None:
     write_text(paths.boards / "cells.csv", text.getvalue())
 
 
-def read_records(folder: Path, track: str) -> Iterator[Record]:
-    """All records of one defense under one attack.
-
-    Args:
-        folder: ``<results>/<track>/<defense>/<attack>``.
-        track: For the message.
-
-    Raises:
-        UserError: See ``write_cells``.
-    """
-    for path in sorted(folder.glob("*.json")):
-        again = f"delete it and run: bench evaluate {track} {folder.parent.name} {folder.name}"
-        try:
-            record = Record.model_validate_json(path.read_text("utf-8"))
-        except (ValidationError, UnicodeDecodeError) as error:
-            raise UserError(f"{path} is damaged ({_first_line(error)}); {again}") from error
-        cell = record.identity.cell
-        if (cell.defense, cell.attack, cell.name) != (folder.parent.name, folder.name, path.stem):
-            raise UserError(f"{path} holds the record of {cell.defense} under {cell.attack}, {cell.name}; {again}")
-        if cell.limit is not None:
-            raise UserError(f"{path} was made with --limit {cell.limit}, which no table may show; {again}")
-        yield record
-
-
 def _results(suite: Suite, paths: Paths) -> list[Result]:
     """What became of each cell, in the suite's order."""
     wanted, records = list[tuple[str, Cell]](), dict[tuple[str, Cell], Record]()
@@ -111,7 +86,7 @@ def _results(suite: Suite, paths: Paths) -> list[Result]:
         for defense in plan.defenses:
             wanted += [(track, cell) for cell in _cells(suite, track, defense)]
             for attack in plan.attacks:
-                for record in read_records(paths.evaluated(track, defense, attack), track):
+                for record in _records(paths, track, defense, attack):
                     records[track, record.identity.cell] = record
     metrics: dict[str, Metric] = {cell.attack: record.metric for (_, cell), record in records.items()}
     for _, cell in wanted:
@@ -119,6 +94,22 @@ def _results(suite: Suite, paths: Paths) -> list[Result]:
             # Slow, for it loads torch; needed only where an attack has no record at all.
             metrics[cell.attack] = load_item("attacks", cell.attack, f"{paths.suite}: attacks").METRIC
     return [Result(track, cell, metrics[cell.attack], records.get((track, cell))) for track, cell in wanted]
+
+
+def _records(paths: Paths, track: str, defense: str, attack: str) -> Iterator[Record]:
+    """All records of one defense under one attack; raises as ``write_cells`` says."""
+    for path in sorted(paths.evaluated(track, defense, attack).glob("*.json")):
+        mend = f"mend it with: bench evaluate {track} {defense} {attack} --suite {paths.suite}"
+        try:
+            record = Record.model_validate_json(path.read_text("utf-8"))
+        except (ValidationError, UnicodeDecodeError) as error:
+            raise UserError(f"{path} is damaged ({str(error).splitlines()[0]}); {mend}") from error
+        cell = record.identity.cell
+        if (cell.defense, cell.attack, cell.name) != (defense, attack, path.stem):
+            raise UserError(f"{path} holds the record of {cell.defense} under {cell.attack}, {cell.name}; {mend}")
+        if cell.limit is not None:
+            raise UserError(f"{path} was made with --limit {cell.limit}, which no table may show; {mend}")
+        yield record
 
 
 def _cells(suite: Suite, track: str, defense: str) -> list[Cell]:
@@ -178,7 +169,3 @@ def _row(result: Result, surviving: set[Scene]) -> Row:
 
 def _percent(value: float | None) -> str:
     return "" if value is None else f"{value:.4f}"
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).splitlines()[0]

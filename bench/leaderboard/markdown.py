@@ -1,0 +1,109 @@
+"""A table for people: values with their uncertainty, and what one must know to read them."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from tabulate import tabulate
+
+from bench.config import Column, Suite
+from bench.leaderboard.collect import CONTROL_SURVIVES
+from bench.leaderboard.pivot import Entry, Key, Pivot
+
+_PLACE: tuple[Column, ...] = ("dataset", "split", "checkpoint")
+_MEANING = {
+    "randomised": "the model gave the same image different logits, so an attack without averaging is too weak",
+    "probabilities": "the model returned probabilities instead of logits, which flattens the gradients of the loss",
+    "zero_gradient": "some images had no input gradient at all, so attacks that follow it are too weak",
+    "uninformative_gradient": "a step along the gradient raised the loss no more than a random step",
+    "dynamic": "the defense may change its behaviour at test time",
+    "square_beats_gradients": "an attack without gradients beat those with gradients, so the gradients may be masked",
+    "nan": "the attack returned NaN for some images, which were counted as not attacked",
+    CONTROL_SURVIVES: "the undefended control survived this attack, so the attack is too weak to tell defenses apart",
+}
+
+
+def markdown(pivot: Pivot, suite: Suite) -> str:
+    """The table as Markdown, with notes below it.
+
+    Args:
+        pivot: The table.
+        suite: Where its cells come from.
+    """
+    header, decimals = pivot.header(), pivot.spec.decimals
+    sides = ["left"] * len(pivot.spec.rows) + ["right"] * (len(header) - len(pivot.spec.rows) - 1) + ["left"]
+    lines = pivot.lines(lambda entry: _written(entry, decimals))
+    body = tabulate(lines, header, tablefmt="pipe", disable_numparse=True, colalign=sides)
+    notes = [_survivors(pivot, suite), _reading(pivot), _images(pivot), _threat_models(pivot), _flags(pivot)]
+    return "\n\n".join([f"# {pivot.spec.title}", body, *filter(None, notes)]) + "\n"
+
+
+def _written(entry: Entry, decimals: int) -> str:
+    if entry.state != "done":
+        return entry.state
+    if entry.deviation is not None:
+        return f"{entry.mean:.{decimals}f} ± {entry.deviation:.{decimals}f}"
+    value = f"{entry.mean:.{decimals}f}"
+    if entry.interval is None:
+        return value
+    return f"{value} [{entry.interval.low:.{decimals}f}, {entry.interval.high:.{decimals}f}]"
+
+
+def _reading(pivot: Pivot) -> str:
+    seeds = len({cell.seed for cell in _cells(pivot, pivot.columns)})
+    deviation = f"; ± is the standard deviation over {seeds} seeds" if seeds > 1 else ""
+    return f"All values are percent. Brackets hold the 95 % interval (Wilson){deviation}."
+
+
+def _images(pivot: Pivot) -> str:
+    """How many images each column counts; by attack, where that makes a difference."""
+    parts = list[str]()
+    for column in pivot.columns:
+        sizes = _attacks_by(pivot, [column], lambda cell: str(int(cell.n)) if cell.state == "done" else "")
+        told = [f"{size} ({', '.join(attacks)})" if len(sizes) > 1 else size for size, attacks in sizes.items()]
+        parts.append(f"{' '.join(pivot.labels(pivot.spec.columns, column))} {', '.join(told) or 'none'}")
+    return f"Images (n): {'; '.join(parts)}."
+
+
+def _threat_models(pivot: Pivot) -> str:
+    models = _attacks_by(pivot, pivot.columns, lambda cell: cell.threat_model)
+    told = [f"{model} ({', '.join(attacks)})" for model, attacks in models.items()]
+    return f"Threat model: {'; '.join(told)}."
+
+
+def _attacks_by(pivot: Pivot, columns: list[Key], value: Callable[[Any], str]) -> dict[str, list[str]]:
+    """Names of the attacks in ``columns`` that share a value, in the table's order; cells without one are left out."""
+    attacks = dict[str, list[str]]()
+    for cell in _cells(pivot, columns):
+        attack = pivot.label("attack", cell.attack)
+        if (shared := value(cell)) and attack not in attacks.setdefault(shared, []):
+            attacks[shared].append(attack)
+    return attacks
+
+
+def _flags(pivot: Pivot) -> str:
+    flags = sorted({flag for row in pivot.rows for flag in pivot.flags(row)})
+    return "\n".join(f"- `{flag}`: {_MEANING.get(flag, 'a warning of the attack itself')}." for flag in flags)
+
+
+def _survivors(pivot: Pivot, suite: Suite) -> str:
+    """A marked sentence for each attack under which the control kept more than it should, with the places."""
+    attacks = dict[str, list[str]]()
+    for cell in _cells(pivot, pivot.columns):
+        if CONTROL_SURVIVES in cell.flags.split():
+            dataset, split, checkpoint = pivot.labels(_PLACE, (cell.dataset, cell.split, cell.checkpoint))
+            place = f"{dataset} ({split}, checkpoint {checkpoint})"
+            places = attacks.setdefault(pivot.label("attack", cell.attack), [])
+            places += [place] if place not in places else []
+    ceiling = f"{suite.protocol.control_ceiling:g} %"
+    return "\n\n".join(
+        f"**Warning: under {attack} the undefended control keeps more than {ceiling} on {', '.join(places)}; "
+        "no defense is credited with resisting this attack there.**"
+        for attack, places in attacks.items()
+    )
+
+
+def _cells(pivot: Pivot, columns: list[Key]) -> Iterator[Any]:
+    """The cells in some columns, in the order of the table."""
+    for row in pivot.rows:
+        for column in columns:
+            yield from pivot.cells.get((row, column), ())

@@ -1,0 +1,123 @@
+"""Everything in a suite that reading it cannot check: options of all items, models, classes, splits and tables.
+
+All faults are collected, so that one list mends the suite before anything has run.
+"""
+
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from bench.backdoors.make import GateOptions, TrainOptions
+from bench.config import CheckpointSpec, Metric, Suite, Track, parse
+from bench.errors import UserError, unknown
+from bench.items import Kind, item_options, load_item
+from bench.overview.base import check_base
+from bench.overview.fetched import Fetched
+from bench.overview.tables import table_faults
+from bench.paths import Paths, paths_for
+
+
+def check_suite(suite: Suite, path: Path) -> list[str]:
+    """All faults of a suite, each naming the file, the key and the fix; empty if there are none.
+
+    Args:
+        suite: As read by ``load_suite``.
+        path: Its file; classes and splits are checked for the datasets that have been fetched.
+    """
+    return _Checker(suite, paths_for(path)).check()
+
+
+class _Checker:
+    """Goes through a suite and keeps what is wrong."""
+
+    def __init__(self, suite: Suite, paths: Paths) -> None:
+        self._suite, self._paths = suite, paths
+        self._faults = list[str]()
+        self._data = Fetched(suite, paths)
+
+    def check(self) -> list[str]:
+        metrics = dict[str, Metric]()
+        for name, options in self._suite.datasets.items():
+            self._item("datasets", name, options, f"datasets.{name}", f"datasets.{name}")
+        for name, spec in self._suite.attacks.items():
+            module = self._item("attacks", name, spec.options, f"attacks.{name}", f"attacks.{name}.options")
+            if module is not None:
+                metrics[name] = module.METRIC
+        for name, spec in self._suite.checkpoints.items():
+            self._checkpoint(spec, f"checkpoints.{name}")
+        for name, track in self._suite.tracks.items():
+            for defense, options in track.defenses.items():
+                self._defense(track, defense, options, f"tracks.{name}.defenses.{defense}")
+            for dataset in track.datasets:
+                self._add(*self._data.has_splits(dataset, track.splits, f"tracks.{name}.splits"))
+            for attack in track.attacks:
+                if metrics.get(attack) == "ASR":
+                    self._targets(track, attack, f"tracks.{name}")
+        self._add(*table_faults(self._suite, metrics))
+        return list(dict.fromkeys(self._faults))
+
+    def _checkpoint(self, spec: CheckpointSpec, key: str) -> None:
+        with self._collected():
+            check_base(spec.base, self._at(f"{key}.base"))
+        self._item("backdoors", spec.trigger, spec.trigger_options, f"{key}.trigger", f"{key}.trigger_options")
+        with self._collected():
+            parse(TrainOptions, spec.train, self._at(f"{key}.train"))
+        with self._collected():
+            parse(GateOptions, spec.gate, self._at(f"{key}.gate"))
+        if spec.trigger == "none":
+            return
+        if spec.poison_rate == 0:
+            self._add(f"{key}.poison_rate: 0 plants no backdoor; raise it")
+        self._add(*self._data.has_class(spec.dataset, spec.target, f"{key}.target"))
+        self._add(*self._data.has_splits(spec.dataset, ("val",), f"{key}.dataset (the strength gate)"))
+        self._add(*self._data.has_captions(spec.pairs, f"{key}.pairs"))
+
+    def _defense(self, track: Track, defense: str, options: dict[str, Any], key: str) -> None:
+        parts = defense.split("+")
+        for extra in options.keys() - parts if len(parts) > 1 else ():
+            self._add(str(unknown("part", extra, parts, f"{key}.{extra}")))
+        for part in parts:
+            own, place = (options, key) if len(parts) == 1 else (options.get(part, {}), f"{key}.{part}")
+            module = self._item("defenses", part, own, key, place)
+            if module is not None and module.TUNES_ON == "pairs":
+                if not track.pairs:
+                    self._add(f"{key}: '{part}' tunes on captions; name a dataset of them under the track's 'pairs'")
+                self._add(*self._data.has_captions(track.pairs, f"{key} ('{part}' tunes on captions)"))
+            if module is not None and module.TUNES_ON == "labels":
+                for dataset in track.datasets:
+                    self._add(*self._data.has_shots(dataset, self._suite.protocol.shots, key))
+
+    def _targets(self, track: Track, attack: str, key: str) -> None:
+        """Where a backdoor's success is counted, there must be a backdoor, and its class."""
+        for checkpoint in track.checkpoints:
+            spec = self._suite.checkpoints[checkpoint]
+            if spec.trigger == "none":
+                self._add(f"{key}: '{attack}' counts a backdoor's success, but checkpoint '{checkpoint}' has none")
+                continue
+            for dataset in track.datasets:
+                self._add(*self._data.has_class(dataset, spec.target, f"{key}.datasets ({attack} on {checkpoint})"))
+
+    def _item(self, kind: Kind, name: str, options: object, named_at: str, options_at: str) -> Any:
+        """The item's module with its options checked; None, and a fault, where it cannot be loaded."""
+        module = None
+        with self._collected():
+            try:
+                module = load_item(kind, name, self._at(named_at))
+            except (ImportError, SyntaxError) as error:
+                raise UserError(self._at(f"{named_at}: '{name}' cannot be imported: {error}")) from error
+            item_options(module, options, self._at(options_at))
+        return module
+
+    @contextmanager
+    def _collected(self) -> Generator[None]:
+        try:
+            yield
+        except UserError as error:
+            self._faults += str(error).splitlines()
+
+    def _add(self, *faults: str) -> None:
+        self._faults += map(self._at, faults)
+
+    def _at(self, key: str) -> str:
+        return f"{self._paths.suite}: {key}"

@@ -1,0 +1,56 @@
+"""Whether a suite's tables can be made: every position must hold the seeds of one cell, and no more."""
+
+from collections.abc import Iterator
+
+from bench.config import Column, Metric, Suite
+from bench.evaluation.cells import cells_of
+
+
+def table_faults(suite: Suite, metrics: dict[str, Metric]) -> Iterator[str]:
+    """What is wrong with the rows and columns of each table.
+
+    Args:
+        suite: The benchmark.
+        metrics: What each attack's cells count; attacks that could not be loaded are left out.
+    """
+    for name, table in suite.tables.items():
+        key = f"tables.{name}"
+        for part in ("rows", "columns"):
+            if not getattr(table, part):
+                yield f"{key}.{part}: empty; name at least one of what the cells are told apart by"
+        named: list[Column] = [*table.rows, *table.columns]
+        twice = sorted({column for column in named if named.count(column) > 1})
+        if twice:
+            yield f"{key}: {', '.join(twice)} named twice in rows and columns; once is enough"
+        shared = _shared(suite, table.track, named, metrics)
+        if shared:
+            yield f"{key}: cells that differ in {', '.join(shared)} fall on one position; add it to rows or columns"
+
+
+def _shared(suite: Suite, track: str, named: list[Column], metrics: dict[str, Metric]) -> list[str]:
+    """In what the cells that would stand on the same position differ."""
+    positions = dict[tuple[str, ...], list[dict[Column, str]]]()
+    for cell in _cells(suite, track, metrics):
+        positions.setdefault(tuple(cell[column] for column in named), []).append(cell)
+    differing = [
+        column
+        for cells in positions.values()
+        for column in cells[0]
+        if column != "metric" and len({cell[column] for cell in cells}) > 1
+    ]
+    return list(dict.fromkeys(differing))
+
+
+def _cells(suite: Suite, track: str, metrics: dict[str, Metric]) -> Iterator[dict[Column, str]]:
+    for defense in suite.tracks[track].defenses:
+        for attack in suite.tracks[track].attacks:
+            for cell in cells_of(suite, track, defense, attack):
+                yield {
+                    "track": track,
+                    "defense": defense,
+                    "checkpoint": cell.checkpoint,
+                    "dataset": cell.dataset,
+                    "split": cell.split,
+                    "attack": attack,
+                    "metric": metrics.get(attack, attack),
+                }

@@ -1,0 +1,90 @@
+"""How much work the parts of a suite are, in passes through a model; what ``estimate`` multiplies speeds with."""
+
+from typing import Any, NamedTuple
+
+from pydantic import ValidationError
+
+from bench.clip.defended import PLACEHOLDER, Task
+from bench.config import Options, Suite
+from bench.datasets.store import Manifest, read_manifest
+from bench.defenses.artefact import task_of
+from bench.errors import UserError
+from bench.paths import Paths
+
+_CLASSES, _IMAGES, _PAIRS = 10, 1_000, 10_000
+_AUTOATTACK_STEPS, _AUTOATTACK_TARGETS, _SQUARE_QUERIES = 100, 9, 5_000
+# The evaluator classifies every image before the attack and after it.
+_EVALUATOR = 2
+
+
+class Work(NamedTuple):
+    """Passes per image: forward only, and forward with backward."""
+
+    forwards: float
+    gradients: float
+
+
+def work_of(attack: str, module: Any, options: Options, classes: int, survivors: float) -> Work | None:
+    """What an attack and the evaluator around it do with one image; None where that does not show.
+
+    Args:
+        attack: Id of the attack.
+        module: The attack's file.
+        options: Its options.
+        classes: How many the model tells apart.
+        survivors: Share of the images that AutoAttack's later parts still have to attack.
+    """
+    if attack == "autoattack":
+        # APGD-CE on all; targeted APGD and FAB, once per target, and Square on what is left.
+        later = 2 * min(_AUTOATTACK_TARGETS, classes - 1) * _AUTOATTACK_STEPS
+        return Work(_EVALUATOR + survivors * _SQUARE_QUERIES, _AUTOATTACK_STEPS + survivors * later)
+    if hasattr(options, "steps"):
+        return Work(_EVALUATOR, options.steps * getattr(options, "restarts", 1))  # pyright: ignore[reportAttributeAccessIssue]
+    return Work(_EVALUATOR, 0) if module.METRIC in ("CA", "ASR") else None
+
+
+def seen_images(options: Options, images: int) -> int | None:
+    """How many images tuning sees, repeats included; None where the options do not say."""
+    if hasattr(options, "epochs"):
+        return images * options.epochs  # pyright: ignore[reportAttributeAccessIssue]
+    if hasattr(options, "steps"):
+        return options.steps * getattr(options, "batch_size", 1)  # pyright: ignore[reportAttributeAccessIssue]
+    return None
+
+
+class Sizes:
+    """Sizes of a suite's datasets, from their manifests; usual ones, and a note, where they are not fetched yet."""
+
+    def __init__(self, suite: Suite, paths: Paths, notes: list[str]) -> None:
+        """Look nothing up yet; ``notes`` is added to."""
+        self._suite, self._paths, self._notes = suite, paths, notes
+
+    def task(self, dataset: str) -> Task:
+        """The classes."""
+        manifest = self._manifest(dataset)
+        return task_of(manifest) if manifest else Task((PLACEHOLDER,) * _CLASSES, "{}")
+
+    def images(self, dataset: str, split: str, most: int | None = None) -> int:
+        """Images of a split, or of the sample that is taken of it."""
+        manifest = self._manifest(dataset)
+        count = manifest.splits[split].count if manifest and split in manifest.splits else _IMAGES
+        return count if most is None else min(count, most)
+
+    def labelled(self, dataset: str) -> int:
+        """Images that a defense tunes on."""
+        return self._suite.protocol.shots * len(self.task(dataset).class_names)
+
+    def pairs(self, dataset: str, most: int | None = None) -> int:
+        """Image-caption pairs."""
+        manifest = self._manifest(dataset)
+        count = manifest.splits["train"].count if manifest else self._suite.datasets[dataset].get("pairs", _PAIRS)
+        return count if most is None else min(count, most)
+
+    def _manifest(self, dataset: str) -> Manifest | None:
+        try:
+            return read_manifest(self._paths.data, dataset)
+        except (UserError, ValidationError):
+            assumed = f"{_CLASSES} classes, {_IMAGES:,} images or {_PAIRS:,} pairs"
+            note = f"'{dataset}' is not fetched; {assumed} are assumed (`bench fetch {dataset}` first tells more)"
+            self._notes.append(note)
+            return None

@@ -1,0 +1,73 @@
+import errno
+import hashlib
+import os
+from pathlib import Path
+
+import pytest
+
+from bench.files import replace_folder, sha256_of, write_text
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_text_is_written_as_utf8_with_plain_newlines_and_folders_are_made(tmp_path: Path) -> None:
+    path = tmp_path / "a" / "b" / "text.json"
+    write_text(path, "äöü\nzweite\n")
+    assert path.read_bytes() == "äöü\nzweite\n".encode()
+    write_text(path, "new")
+    assert path.read_text() == "new"
+    assert names(path.parent) == ["text.json"]
+
+
+def test_a_failure_in_the_middle_of_writing_leaves_the_old_content_and_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "text.json"
+    write_text(path, "old")
+    # A lone surrogate cannot be encoded: writing fails after the file was opened.
+    with pytest.raises(UnicodeEncodeError):
+        write_text(path, "x" * 100_000 + "\ud800")
+    assert path.read_text() == "old"
+    assert names(tmp_path) == ["text.json"]
+
+
+def test_a_disk_that_is_full_at_the_end_leaves_the_old_content_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "text.json"
+    write_text(path, "old")
+
+    def full(_: int) -> None:
+        assert path.read_text() == "old", "the old content stands until the new one is on the disk"
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        write_text(path, "new")
+    assert path.read_text() == "old"
+    assert names(tmp_path) == ["text.json"]
+
+
+def test_a_failure_where_nothing_was_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(UnicodeEncodeError):
+        write_text(tmp_path / "text.json", "\ud800")
+    assert names(tmp_path) == []
+
+
+def test_a_finished_folder_takes_the_place_of_the_old_one(tmp_path: Path) -> None:
+    source, target = tmp_path / ".new", tmp_path / "deep" / "folder"
+    for round_ in ("first", "second"):
+        source.mkdir()
+        (source / round_).write_text(round_)
+        replace_folder(source, target)
+        assert names(target) == [round_], "nothing of the old folder stays"
+        assert not source.exists()
+
+
+def test_the_hash_is_sha256_of_the_contents_in_order(tmp_path: Path) -> None:
+    one, two = tmp_path / "one", tmp_path / "two"
+    one.write_bytes(b"a" * (3 << 20))
+    two.write_bytes(b"b")
+    assert sha256_of(one) == hashlib.sha256(one.read_bytes()).hexdigest()
+    assert sha256_of(one, two) == hashlib.sha256(one.read_bytes() + b"b").hexdigest()
+    assert sha256_of(one, two) != sha256_of(two, one)

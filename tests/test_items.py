@@ -1,0 +1,124 @@
+import inspect
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, get_args
+
+import pytest
+
+from bench import items
+from bench.config import Metric, Options
+from bench.defenses.contract import TunesOn
+from bench.errors import UserError
+from bench.items import Kind, item_ids, item_options, load_item, source_hash
+
+KINDS: tuple[Kind, ...] = get_args(Kind)
+NAMES = {
+    "datasets": {"Options", "fetch"},
+    "backdoors": {"Options", "draw", "apply"},
+    "attacks": {"Options", "METRIC", "attack"},
+    "defenses": {"Options", "TUNES_ON", "fit", "load"},
+}
+PARAMETERS = {
+    "fetch": ["options", "folder"],
+    "draw": ["options", "image_size", "stream"],
+    "apply": ["images", "kept", "options", "seeds"],
+    "attack": ["model", "images", "labels", "options", "seeds", "knowledge"],
+    "fit": ["victim", "data", "options"],
+    "load": ["tensors", "victim", "options"],
+}
+FURNITURE = [
+    (kind, name)
+    for kind, names in {
+        "datasets": ["store", "world", "world_task", "sampling", "__init__"],
+        "backdoors": ["trigger", "poison", "make", "checkpoint", "__init__"],
+        "attacks": ["checked", "contract", "__init__"],
+        "defenses": ["contract", "artefact", "tuning", "__init__"],
+    }.items()
+    for name in names
+]
+ITEMS = [(kind, name) for kind in KINDS for name in item_ids(kind)]
+
+
+def test_each_kind_has_its_items() -> None:
+    assert {"shapes", "digits", "captions"} <= set(item_ids("datasets"))
+    assert {"badnet", "blended"} <= set(item_ids("backdoors"))
+    assert {"clean", "trigger", "pgd", "autoattack"} <= set(item_ids("attacks"))
+    assert {"none", "rvpt", "cleanclip", "linear_probe", "advpt", "nap_tuning"} <= set(item_ids("defenses"))
+    assert all(item_ids(kind) == sorted(set(item_ids(kind))) for kind in KINDS)
+
+
+@pytest.mark.parametrize(("kind", "name"), FURNITURE)
+def test_files_that_serve_the_items_are_none_themselves(kind: Kind, name: str) -> None:
+    assert (Path(inspect.getfile(items)).parent / kind / f"{name}.py").exists()
+    assert name not in item_ids(kind)
+    with pytest.raises(UserError, match=f"unknown .* '{name}'"):
+        load_item(kind, name, "suite")
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "message"),
+    [
+        ("attacks", "autoatack", "suite: unknown attack 'autoatack'; did you mean 'autoattack'?"),
+        ("datasets", "digit", "suite: unknown dataset 'digit'; did you mean 'digits'?"),
+        ("backdoors", "badnets", "suite: unknown backdoor 'badnets'; did you mean 'badnet'?"),
+        ("defenses", "nap-tuning", "suite: unknown defense 'nap-tuning'; did you mean 'nap_tuning'?"),
+    ],
+)
+def test_an_unknown_id_names_the_nearest(kind: Kind, name: str, message: str) -> None:
+    with pytest.raises(UserError) as error:
+        load_item(kind, name, "suite")
+    assert str(error.value) == message
+
+
+@pytest.mark.parametrize(("kind", "name"), ITEMS)
+def test_every_item_has_the_names_that_its_contract_asks_for(kind: Kind, name: str) -> None:
+    module = load_item(kind, name, "suite")
+    assert {wanted for wanted in NAMES[kind] if not hasattr(module, wanted)} == set()
+    for function in NAMES[kind] & PARAMETERS.keys():
+        assert list(inspect.signature(getattr(module, function)).parameters) == PARAMETERS[function], function
+    if kind == "attacks":
+        assert module.METRIC in get_args(Metric)
+    if kind == "defenses":
+        assert module.TUNES_ON in get_args(TunesOn)
+
+
+@pytest.mark.parametrize(("kind", "name"), ITEMS)
+def test_options_of_every_item_are_closed_frozen_and_have_defaults(kind: Kind, name: str) -> None:
+    options = load_item(kind, name, "suite").Options
+    assert issubclass(options, Options)
+    assert (options.model_config["extra"], options.model_config["frozen"]) == ("forbid", True)
+    assert options.model_validate(options().model_dump(mode="json")) == options(), "stored options can be read back"
+
+
+@pytest.mark.parametrize(("kind", "name"), ITEMS)
+def test_every_item_says_what_it_is(kind: Kind, name: str) -> None:
+    assert (load_item(kind, name, "suite").__doc__ or "").strip()
+
+
+def test_wrong_options_are_told() -> None:
+    with pytest.raises(UserError, match=r"suite: attacks\.pgd: stpes: unknown key 'stpes'; did you mean 'steps'\?"):
+        item_options(load_item("attacks", "pgd", "suite"), {"stpes": 3}, "suite: attacks.pgd")
+
+
+def test_other_packages_offer_items_through_entry_points(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = SimpleNamespace(Options=Options)
+
+    def entry_points(group: str, name: str | None = None) -> list[Any]:
+        point = SimpleNamespace(name="square", load=lambda: module)
+        return [point] if group == "bench.attacks" and name in (None, "square") else []
+
+    monkeypatch.setattr(items.metadata, "entry_points", entry_points)
+    assert "square" in item_ids("attacks")
+    assert "square" not in item_ids("defenses")
+    assert load_item("attacks", "square", "suite") is module
+    assert load_item("attacks", "pgd", "suite").METRIC == "RA"
+
+
+def test_the_source_hash_follows_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "item.py"
+    path.write_text("a = 1\n")
+    first = source_hash(SimpleNamespace(__file__=str(path)))  # type: ignore[arg-type]
+    path.write_text("a = 2\n")
+    assert source_hash(SimpleNamespace(__file__=str(path))) != first  # type: ignore[arg-type]
+    path.write_text("a = 1\n")
+    assert source_hash(SimpleNamespace(__file__=str(path))) == first  # type: ignore[arg-type]
