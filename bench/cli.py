@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 
 from bench.config import Suite, load_suite
 from bench.errors import UserError, unknown
@@ -29,7 +30,7 @@ def main() -> None:
     try:
         app()
     except UserError as error:
-        _console.print(f"[bold red]error:[/] {error}", highlight=False, soft_wrap=True)
+        _console.print(f"[bold red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
         sys.exit(2)
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
@@ -102,14 +103,9 @@ def evaluate(
     _known("defense", defense, loaded.tracks[track].defenses)
     _known("attack", attack, loaded.attacks)
     for record in run(loaded, track, defense, attack, paths, limit):
-        number = (
-            record.reason
-            if record.value is None
-            else f"{record.metric} {record.value:.1f} % [{record.low:.1f}, {record.high:.1f}]"
-        )
-        _console.print(
-            f"{record.identity.cell.name}: {record.state} {number} {' '.join(record.flags)}", highlight=False
-        )
+        interval = f"{record.metric} {record.value:.1f} % [{record.low:.1f}, {record.high:.1f}]" if record.n else ""
+        line = f"{record.identity.cell.name}: {record.state} {interval or record.reason} {' '.join(record.flags)}"
+        _console.print(line, highlight=False, markup=False)
 
 
 @app.command()

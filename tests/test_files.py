@@ -48,6 +48,14 @@ def test_a_disk_that_is_full_at_the_end_leaves_the_old_content_and_nothing_else(
     assert names(tmp_path) == ["text.json"]
 
 
+def test_new_content_takes_the_place_of_the_old_and_is_not_written_over_it(tmp_path: Path) -> None:
+    path, reader = tmp_path / "text.json", tmp_path / "whoever still has the old file open"
+    write_text(path, "old")
+    reader.hardlink_to(path)
+    write_text(path, "new")
+    assert (path.read_text(), reader.read_text()) == ("new", "old")
+
+
 def test_a_failure_where_nothing_was_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(UnicodeEncodeError):
         write_text(tmp_path / "text.json", "\ud800")

@@ -7,6 +7,7 @@ that the ones before it left.
 
 import hashlib
 import json
+import os
 import shutil
 import time
 from pathlib import Path
@@ -23,7 +24,7 @@ from bench.config import Options, Suite, Track, parse
 from bench.datasets.sampling import few_shot
 from bench.datasets.store import Manifest, open_split, read_manifest
 from bench.defenses.contract import Labelled, Pairs, Tensors
-from bench.errors import UserError
+from bench.errors import UserError, unknown
 from bench.files import replace_folder, sha256_of
 from bench.items import item_options, load_item, source_hash
 from bench.paths import Paths
@@ -81,6 +82,57 @@ class ArtefactCard(Options):
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
+class Tuning(NamedTuple):
+    """One artefact to make: a defense on one checkpoint, with one dataset and one seed."""
+
+    suite: Suite
+    track: Track
+    parts: list[Part]
+    dataset: str
+    seed: int
+    checkpoint: Checkpoint
+    paths: Paths
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """All that the artefact depends on, as the card holds it."""
+        names = {self._source(part) for part in self.parts} - {""}
+        return {
+            "defense": "+".join(part.name for part in self.parts),
+            "options": {part.name: part.options.model_dump(mode="json") for part in self.parts},
+            "checkpoint": self.checkpoint.digest,
+            "data": {name: read_manifest(self.paths.data, name).digest for name in sorted(names)},
+            "seed": self.seed,
+            "shots": self.suite.protocol.shots,
+            "sources": {part.name: source_hash(part.module) for part in self.parts},
+        }
+
+    @property
+    def key(self) -> str:
+        """Hash of the identity."""
+        return hashlib.sha256(json.dumps(self.identity, sort_keys=True).encode()).hexdigest()
+
+    def data_for(self, part: Part) -> Labelled | Pairs | None:
+        """What ``part`` tunes on."""
+        name = self._source(part)
+        if not name:
+            return None
+        manifest = read_manifest(self.paths.data, name)
+        train = open_split(self.paths.data, manifest, "train")
+        if part.module.TUNES_ON == "pairs":
+            return Pairs(torch.from_numpy(train.images.copy()), train.captions)
+        rows = few_shot(train.labels, self.suite.protocol.shots, self.seed)
+        return Labelled(train.batch(rows), train.targets(rows), task_of(manifest))
+
+    def _source(self, part: Part) -> str:
+        """The dataset that ``part`` tunes on; empty if it needs none."""
+        if part.module.TUNES_ON == "pairs" and not self.track.pairs:
+            raise UserError(
+                f"{self.paths.suite}: defense '{part.name}' tunes on captions; name them under the track's 'pairs'"
+            )
+        return {"pairs": self.track.pairs, "labels": self.dataset, "nothing": ""}[part.module.TUNES_ON]
+
+
 def parts_of(defense: str, options: dict[str, Any], where: str) -> list[Part]:
     """The parts of ``defense`` with their validated options.
 
@@ -91,6 +143,9 @@ def parts_of(defense: str, options: dict[str, Any], where: str) -> list[Part]:
     """
     names = defense.split("+")
     parts = list[Part]()
+    for name in options if len(names) > 1 else ():
+        if name not in names:
+            raise unknown("part", name, names, where)
     for name in names:
         own = options if len(names) == 1 else options.get(name, {})
         module = load_item("defenses", name, where)
@@ -119,10 +174,8 @@ def fit_all(
     shutil.rmtree(scratch, ignore_errors=True)
     for dataset in track.datasets:
         for seed in suite.protocol.seeds:
-            target = scratch / artefact_name(parts, dataset, seed)
-            if not target.exists():
-                target.mkdir(parents=True)
-                _fit_one(suite, track, parts, dataset, seed, checkpoint, paths, target)
+            task = Tuning(suite, track, parts, dataset, seed, checkpoint, paths)
+            shutil.copytree(_tuned(task), scratch / artefact_name(parts, dataset, seed), dirs_exist_ok=True)
     replace_folder(scratch, folder)
 
 
@@ -157,53 +210,46 @@ def weights_hash(model: torch.nn.Module) -> str:
     return digest.hexdigest()
 
 
-def _fit_one(
-    suite: Suite,
-    track: Track,
-    parts: list[Part],
-    dataset: str,
-    seed: int,
-    checkpoint: Checkpoint,
-    paths: Paths,
-    folder: Path,
-) -> None:
-    manifests = {name: read_manifest(paths.data, name) for name in (dataset, *([track.pairs] if track.pairs else []))}
-    used = dict[str, str]()
-    start, state, reason, tuned = time.monotonic(), "done", "", 0
-    victim = DefendedCLIP(StagedCLIP(checkpoint.clip))
-    checkpoint.clip.model.requires_grad_(False)
-    frozen = weights_hash(checkpoint.clip.model)
+def _tuned(task: Tuning) -> Path:
+    """Folder of the finished artefact in the store; tuned only if no run has finished it before."""
+    folder = task.paths.store / "artefacts" / task.key
+    if not (folder / "artefact.json").exists():
+        scratch = folder.with_name(f".{folder.name}.{os.getpid()}")
+        scratch.mkdir(parents=True)
+        card = _fit(task, scratch)
+        (scratch / "artefact.json").write_text(card.model_dump_json(indent=1) + "\n", "utf-8")
+        replace_folder(scratch, folder)
+    return folder
+
+
+def _fit(task: Tuning, folder: Path) -> ArtefactCard:
+    """Tune all parts, one after the other, and write their tensors into ``folder``."""
+    clip, start, reason, tuned = task.checkpoint.clip, time.monotonic(), "", 0
+    victim = DefendedCLIP(StagedCLIP(clip))
+    clip.model.requires_grad_(False)
+    frozen = weights_hash(clip.model)
     try:
-        for part in parts:
-            data = _data_for(part, suite, track, manifests, dataset, seed, paths, used)
+        for part in task.parts:
             with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(seed)
-                tensors: Tensors = part.module.fit(victim, data, part.options)
-            save_file(
-                {name: tensor.contiguous() for name, tensor in tensors.items()}, folder / f"{part.name}.safetensors"
-            )
+                torch.manual_seed(task.seed)
+                tensors: Tensors = part.module.fit(victim, task.data_for(part), part.options)
+            stored = {name: tensor.contiguous() for name, tensor in tensors.items()}
+            save_file(stored, folder / f"{part.name}.safetensors")
             tuned += tuned_parameters(part.module, tensors)
             victim = part.module.load(tensors, victim, part.options)
     except FloatingPointError as error:
-        state, reason = "diverged", str(error)
-    if weights_hash(checkpoint.clip.model) != frozen:
-        raise RuntimeError(f"defense '{parts[-1].name}' changed the frozen weights of its checkpoint; fit must not")
-    card = ArtefactCard(
-        defense="+".join(part.name for part in parts),
-        options={part.name: part.options.model_dump(mode="json") for part in parts},
-        checkpoint=checkpoint.digest,
-        data=used,
-        seed=seed,
-        shots=suite.protocol.shots,
-        state="done" if state == "done" else "diverged",
+        reason = str(error)
+    if weights_hash(clip.model) != frozen:
+        raise RuntimeError(f"'{task.parts[-1].name}' changed the frozen weights of its checkpoint; fit must not")
+    return ArtefactCard(
+        **task.identity,
+        state="diverged" if reason else "done",
         reason=reason,
         tuned_parameters=tuned,
         files={path.stem: sha256_of(path) for path in sorted(folder.glob("*.safetensors"))},
-        sources={part.name: source_hash(part.module) for part in parts},
         wall_s=round(time.monotonic() - start, 3),
         provenance=provenance(),
     )
-    (folder / "artefact.json").write_text(card.model_dump_json(indent=1) + "\n", "utf-8")
 
 
 def tuned_parameters(module: Any, tensors: dict[str, Tensor]) -> int:
@@ -211,34 +257,6 @@ def tuned_parameters(module: Any, tensors: dict[str, Tensor]) -> int:
     if hasattr(module, "tuned_parameters"):
         return int(module.tuned_parameters(tensors))
     return sum(tensor.numel() for tensor in tensors.values())
-
-
-def _data_for(
-    part: Part,
-    suite: Suite,
-    track: Track,
-    manifests: dict[str, Manifest],
-    dataset: str,
-    seed: int,
-    paths: Paths,
-    used: dict[str, str],
-) -> Labelled | Pairs | None:
-    """What ``part`` tunes on; notes the manifests in ``used``."""
-    if part.module.TUNES_ON == "pairs":
-        if not track.pairs:
-            raise UserError(
-                f"{paths.suite}: defense '{part.name}' tunes on captions; name them under the track's 'pairs'"
-            )
-        used[track.pairs] = manifests[track.pairs].digest
-        pairs = open_split(paths.data, manifests[track.pairs], "train")
-        return Pairs(torch.from_numpy(pairs.images.copy()), pairs.captions)
-    if part.module.TUNES_ON == "labels":
-        manifest = manifests[dataset]
-        used[dataset] = manifest.digest
-        train = open_split(paths.data, manifest, "train")
-        rows = few_shot(train.labels, suite.protocol.shots, seed)
-        return Labelled(train.batch(rows), train.targets(rows), task_of(manifest))
-    return None
 
 
 def task_of(manifest: Manifest) -> Task:

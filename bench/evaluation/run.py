@@ -142,7 +142,7 @@ def _record(
         raise
     except Exception as error:  # whatever an item's code raises is a state of its cell, and the other cells go on
         record = _stateful(identity, attacker, "failed", f"{type(error).__name__}: {error}")
-        console.print(f"[red]{cell.defense} under {cell.attack}, {cell.name}: {record.reason}")
+        console.print(f"{cell.defense} under {cell.attack}, {cell.name}: {record.reason}", style="red", markup=False)
     store.put(key, record)
     return record
 

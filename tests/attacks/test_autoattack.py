@@ -29,15 +29,6 @@ from .models import (
 EPS = {2: 8, 3: 8, 4: 8, 10: 4, 12: 4}
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Iterator[None]:
-    # Thousands of passes through models this small: threads would only wait for each other.
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture(autouse=True)
 def _package_without_memory() -> Iterator[None]:
     yield

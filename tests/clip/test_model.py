@@ -4,8 +4,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from bench.clip.classifier import predict, zero_shot
 from bench.clip.model import Base, build, load, load_weights, normalise, save_weights
+from bench.clip.staged import StagedCLIP
 from bench.config import parse
+from bench.datasets import world
 from bench.defenses.artefact import weights_hash
 from bench.errors import UserError
 
@@ -58,6 +61,14 @@ def test_openai_weights_under_plain_gelu_are_refused_without_a_download(architec
 def test_weights_ship_for_the_mini_model_only():
     with pytest.raises(UserError, match="only 'mini' ships with weights, not 'ViT-B-32'"):
         load(base("ViT-B-32", "shipped"))
+
+
+def test_the_shipped_weights_tell_shapes_apart_that_they_never_saw():
+    photos = world.captioned(60, 907)
+    images = torch.from_numpy(photos.images).permute(0, 3, 1, 2).float() / 255
+    classifier = zero_shot(StagedCLIP(load(base("mini", "shipped"))), world.SHAPES, "a photo of a {}.")
+    labels = torch.tensor([scene.shape for scene in photos.scenes])
+    assert (predict(classifier, images) == labels).float().mean() > 0.9
 
 
 def test_resnet_is_refused_with_the_reason():

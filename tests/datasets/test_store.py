@@ -89,7 +89,7 @@ def test_an_unknown_split_names_the_known_ones(tmp_path: Path, manifest: Manifes
 
 
 def _breaks(options: Options, folder: Path) -> Description:
-    write_split(folder, "train", np.zeros((2, 3, 4, 4), np.uint8), np.zeros(2, np.int64))
+    write_split(folder, "stray", np.zeros((2, 3, 4, 4), np.uint8), np.zeros(2, np.int64))
     raise ConnectionError("half way")
 
 
@@ -100,7 +100,8 @@ def test_a_failing_fetch_leaves_nothing_that_looks_complete(tmp_path: Path) -> N
     with pytest.raises(UserError, match="has not been fetched"):
         read_manifest(tmp_path, "shapes")
     manifest = build("shapes", FEW, shapes.fetch, tmp_path)
-    assert manifest.splits["train"].count == 36, "what the failed fetch left is not mixed in"
+    assert "stray" not in manifest.splits, "what the failed fetch left is not mixed in"
+    assert not (tmp_path / "shapes" / "stray.images.npy").exists()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["manifests", "shapes"]
 
 

@@ -50,6 +50,20 @@ def test_the_stored_attack_raises_the_divergence_from_the_clean_embeddings(recor
     assert divergence(clean, bank) > 2 * divergence(clean, start)
 
 
+def test_the_stored_attack_is_sign_ascent_of_the_divergence_of_softmaxed_embeddings(recording, few):
+    advpt.adversarial_embeddings(recording, few.images, settings(eps=8.0, attack_steps=3))
+    _, moved, _, _, attacked = [images for _, images in recording.log]
+    eps, tower = 8 / 255, recording.staged.image
+    p = tower(few.images).softmax(dim=-1)
+    for _ in range(3):
+        moved.requires_grad_()
+        (gradient,) = torch.autograd.grad((p * (p.log() - tower(moved).softmax(dim=-1).log())).sum(), moved)
+        moved = moved.detach() + 1.25 * eps / 3 * gradient.sign()
+        moved = (few.images + (moved - few.images).clamp(-eps, eps)).clamp(0, 1)
+    # Where a gradient is almost zero its sign depends on rounding.
+    assert torch.isclose(attacked, moved, atol=1e-5).float().mean() > 0.99
+
+
 def test_at_eps_0_it_is_coop_on_clean_embeddings(victim, few):
     options = settings(eps=0.0, epochs=3, batch_size=4, learning_rate=0.1)
     torch.manual_seed(1)

@@ -1,5 +1,6 @@
 import pytest
 import torch
+from torch.nn import functional
 
 from bench.clip.defended import Task
 from bench.defenses import linear_probe
@@ -35,6 +36,26 @@ def test_logits_are_linear_in_the_embeddings_before_normalisation(victim, few):
     classifier = linear_probe.load(tensors, victim, linear_probe.Options()).classifier(few.task)
     expected = victim.image(few.images) @ tensors["weight"].T + tensors["bias"]
     torch.testing.assert_close(classifier(few.images), expected, atol=1e-4, rtol=1e-4)
+
+
+def test_training_is_sgd_with_momentum_at_a_constant_rate_and_without_decay(victim, few):
+    torch.manual_seed(1)
+    tensors = linear_probe.fit(victim, few, linear_probe.Options(epochs=3, batch_size=4))
+
+    torch.manual_seed(1)
+    embeddings = victim.image(few.images)
+    head = torch.nn.Linear(embeddings.shape[1], len(few.task.class_names))
+    velocities = [torch.zeros_like(parameter) for parameter in head.parameters()]
+    for _ in range(3):
+        for rows in torch.randperm(8).split(4):
+            loss = functional.cross_entropy(head(embeddings[rows]), few.labels[rows])
+            gradients = torch.autograd.grad(loss, list(head.parameters()))
+            with torch.no_grad():
+                for parameter, velocity, gradient in zip(head.parameters(), velocities, gradients, strict=True):
+                    velocity.mul_(0.9).add_(gradient)
+                    parameter -= 0.01 * velocity
+    torch.testing.assert_close(tensors["weight"], head.weight.detach(), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(tensors["bias"], head.bias.detach(), atol=1e-4, rtol=1e-4)
 
 
 def test_embeddings_are_computed_once_and_the_text_tower_is_not_used(victim, few):

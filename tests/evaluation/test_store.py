@@ -113,7 +113,11 @@ def test_a_line_torn_at_any_place_loses_only_itself(store: Store, tmp_path: Path
     assert store.batches(KEY) == {0: FIRST, 3: SECOND}, "what comes after the torn line is on a line of its own"
 
 
-@pytest.mark.parametrize("garbage", [b"\0" * 40, b"\xff\xfe\x80" * 9, b"[1, 2]", b'{"rows": [9]}'])
+@pytest.mark.parametrize(
+    "garbage",
+    [b"\0" * 40, b"\xff\xfe\x80" * 9, b"[1, 2]", b'{"rows": [9]}'],
+    ids=["zeros", "not utf-8", "a list", "half a batch"],
+)
 def test_damage_after_a_power_cut_loses_only_the_damaged_line(store: Store, tmp_path: Path, garbage: bytes) -> None:
     store.add_batch(KEY, FIRST)
     with file_of(tmp_path, "part.jsonl").open("ab") as file:
