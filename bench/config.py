@@ -147,7 +147,7 @@ def load_suite(path: Path) -> Suite:
     if not path.exists():
         raise UserError(f"{path} is missing; run the command at the top of the repository or pass --suite")
     try:
-        content = yaml.safe_load(path.read_text("utf-8"))
+        content = yaml.safe_load(path.read_bytes())
     except yaml.YAMLError as error:
         raise UserError(f"{path} is not valid YAML: {error}") from error
     suite = parse(Suite, content, str(path))

@@ -54,6 +54,11 @@ def item_options(module: ModuleType, content: object, where: str) -> Options:
     return options
 
 
+def source_file(kind: Kind, name: str) -> Path:
+    """The file of an item."""
+    return Path(str(load_item(kind, name, kind).__file__))
+
+
 def source_hash(module: ModuleType) -> str:
     """Hash of the item's file: results made by other code have another key."""
     return sha256_of(Path(str(module.__file__)))

@@ -75,7 +75,7 @@ def run_attack(
     Raises:
         ValueError: The images are outside [0,1], or the attack broke its contract.
     """
-    if images.min() < 0 or images.max() > 1:
+    if not (images.min() >= 0 and images.max() <= 1):  # also where one is NaN
         raise ValueError(
             f"images must lie in [0,1], not [{images.min():.3f}, {images.max():.3f}]: normalise in the model"
         )
@@ -90,10 +90,11 @@ def run_attack(
     if result.images.shape != images.shape or result.images.dtype != images.dtype:
         raise ValueError(f"attack '{name}' returned {tuple(result.images.shape)} {result.images.dtype} images")
     flags, adversarial = set(result.flags), result.images.detach()
-    if torch.isnan(adversarial).any():
+    spoiled = torch.isnan(adversarial).flatten(1).any(dim=1)
+    if spoiled.any():
         # A sample that turned into NaN was not attacked; it stands as it was and the result is marked.
         flags.add("nan")
-        adversarial = torch.where(torch.isnan(adversarial), images, adversarial)
+        adversarial = torch.where(spoiled[:, None, None, None], images, adversarial)
     if adversarial.min() < 0 or adversarial.max() > 1:
         raise ValueError(f"attack '{name}' left the range [0,1]")
     if result.eps is not None and (adversarial - images).abs().max() > result.eps + _ROUNDING:

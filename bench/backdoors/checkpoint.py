@@ -1,5 +1,6 @@
 """The checkpoint folder: weights, architecture, trigger, target class, recipe and hashes; never weights alone."""
 
+import json
 from pathlib import Path
 from typing import NamedTuple
 
@@ -8,6 +9,7 @@ from bench.clip.model import Clip, build, load_weights, save_weights
 from bench.config import CheckpointSpec, Options, parse
 from bench.errors import UserError
 from bench.files import replace_folder, sha256_of
+from bench.items import source_file
 from bench.provenance import Provenance, provenance
 
 CHECKPOINT_VERSION = 1
@@ -56,7 +58,7 @@ class Checkpoint(NamedTuple):
         card: What stands in ``checkpoint.json``.
         clip: The model.
         trigger: The planted trigger, or None for a clean model.
-        digest: Hash over weights and trigger.
+        digest: Hash over weights, trigger and the trigger's code.
     """
 
     card: Card
@@ -115,12 +117,14 @@ def load_checkpoint(folder: Path) -> Checkpoint:
     clip = load_weights(build(card.architecture), folder / "weights.safetensors")
     if (clip.mean, clip.std, clip.image_size) != (card.mean, card.std, card.image_size):
         raise UserError(f"{path}: preprocessing differs from that of architecture '{card.architecture}'")
-    return Checkpoint(card, clip, load_trigger(folder), sha256_of(*(folder / name for name in sorted(card.hashes))))
+    trigger = load_trigger(folder) if "trigger.json" in card.hashes else None
+    files = [folder / name for name in sorted(card.hashes)]
+    # What a trigger does is in its code as much as in its tensors.
+    code = [source_file("backdoors", trigger.name)] if trigger is not None else []
+    return Checkpoint(card, clip, trigger, sha256_of(*files, *code))
 
 
 def _read_json(path: Path) -> object:
-    import json
-
     try:
         return json.loads(path.read_text("utf-8"))
     except ValueError as error:

@@ -17,7 +17,7 @@ from bench.clip.model import Base, Clip, load, normalise
 from bench.clip.staged import StagedCLIP
 from bench.config import CheckpointSpec, Options, parse
 from bench.datasets.store import Manifest, Split, open_split, read_manifest
-from bench.errors import unknown
+from bench.errors import UserError, unknown
 from bench.evaluation.metrics import count, outcomes
 from bench.progress import track
 from bench.randomness import sample_seeds
@@ -90,6 +90,10 @@ def fine_tune(clip: Clip, pairs: Poisoned, options: TrainOptions, seed: int, lab
     """Train all of ``clip`` on ``pairs`` with the contrastive loss, in place."""
     ids = clip.tokenize(pairs.captions)
     per_epoch = len(ids) // options.batch_size
+    if per_epoch == 0:
+        raise UserError(
+            f"{label}: {len(ids)} pairs do not fill one batch of {options.batch_size}; lower train.batch_size"
+        )
     total = options.epochs * per_epoch
 
     def batches() -> Iterator[tuple[Tensor, ...]]:

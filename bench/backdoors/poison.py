@@ -53,7 +53,8 @@ def poison(pairs: Split, trigger: Trigger, target: str, rate: float, seed: int) 
     dice = Dice(seed, 401)
     rows = sorted(dice.order(len(pairs.images))[:count].tolist())
     images = torch.from_numpy(np.array(pairs.images))
-    planted = trigger.apply(images[rows].float() / 255, sample_seeds(seed, rows))
+    # Negative seeds: what is drawn for a training pair is never drawn again for a test image.
+    planted = trigger.apply(images[rows].float() / 255, sample_seeds(-1 - seed, rows))
     # Rounding, not truncation: a stored trigger must not drift by a grey level.
     images[rows] = (planted * 255).round().to(torch.uint8)
     captions = list(pairs.captions)

@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -82,7 +83,8 @@ class ArtefactCard(Options):
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-class Tuning(NamedTuple):
+@dataclass(frozen=True)
+class Tuning:
     """One artefact to make: a defense on one checkpoint, with one dataset and one seed."""
 
     suite: Suite

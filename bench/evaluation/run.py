@@ -214,9 +214,9 @@ def _finished(scene: Scene, predictions: Tensor, flags: Iterable[str], batches: 
         state="done",
         n=counted.total,
         hits=counted.hits,
-        value=counted.percent,
-        low=interval.low,
-        high=interval.high,
+        value=counted.percent if counted.total else None,
+        low=interval.low if counted.total else None,
+        high=interval.high if counted.total else None,
         flags=tuple(sorted(flags)),
         tuned_parameters=scene.tuned_parameters,
         outcome=Outcome(

@@ -14,6 +14,7 @@ from bench.randomness import generator
 
 _SAME = 1e-4
 _PROBE_EPS = 1 / 255
+_RIVALS = 4
 
 
 def masking_flags(model: nn.Module, images: Tensor, labels: Tensor) -> frozenset[str]:
@@ -52,11 +53,13 @@ def _gradient(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor | None
 
 @torch.no_grad()
 def _beats_noise(model: nn.Module, images: Tensor, labels: Tensor, gradient: Tensor) -> bool:
-    """Whether the gradient's signs raise the loss more than random signs do, for most images."""
-    noise = (torch.rand(images.shape, generator=generator(0)) - 0.5).sign().to(images)
+    """Whether the gradient's signs raise the loss more than any of eight random directions does, for most images."""
+    stream = generator(0)
+    noises = [(torch.rand(images.shape, generator=stream) - 0.5).sign().to(images) for _ in range(_RIVALS)]
 
     def loss(direction: Tensor) -> Tensor:
         moved = (images + _PROBE_EPS * direction).clamp(0, 1)
         return functional.cross_entropy(model(moved), labels, reduction="none")
 
-    return bool((loss(gradient.sign()) > loss(noise)).float().mean() > 0.5)
+    best = torch.stack([loss(sign * noise) for noise in noises for sign in (1, -1)]).amax(dim=0)
+    return bool((loss(gradient.sign()) > best).float().mean() > 0.5)

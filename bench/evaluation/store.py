@@ -61,7 +61,7 @@ class Store:
         """Batches of an unfinished cell, by their first row; a line cut off by a kill is left out."""
         path = self._path(key, "part.jsonl")
         found = dict[int, Batch]()
-        for line in path.read_text("utf-8").splitlines() if path.exists() else ():
+        for line in path.read_bytes().splitlines() if path.exists() else ():
             try:
                 batch = Batch(**json.loads(line))
             except (ValueError, TypeError):
@@ -91,7 +91,7 @@ class Store:
         if not path.exists():
             return None
         try:
-            return Record.model_validate_json(path.read_text("utf-8"))
+            return Record.model_validate_json(path.read_bytes())
         except ValidationError:
             return None
 

@@ -109,5 +109,3 @@ def test_a_model_that_hides_its_gradient_is_flagged_on_the_record() -> None:
 def test_no_image_right_is_a_result_and_not_a_crash() -> None:
     record = compute(scene(Inverting(), [1, 0]), {}, lambda _: None)
     assert (record.state, record.n, record.hits) == ("done", 2, 0)
-
-
