@@ -1,4 +1,4 @@
-"""The real ``dvc.yaml`` on a small suite in a repository of its own: what runs, what does not, and what a kill costs."""
+"""The real ``dvc.yaml`` on a small suite in its own repository: what runs, what does not, what a kill costs."""
 
 import os
 import re

@@ -62,8 +62,21 @@ class DefendedCLIP:
         Learned context vectors take the place of the template, as in CoOp.
         """
         context = self.text_edits.context
-        prompts = sentences(task.class_names, task.template if context is None else placeholders(context.shape[-2]))
+        template = task.template if context is None else placeholders(context.shape[-2])
+        prompts = sentences(task.class_names, template)
+        if context is not None:
+            self._check_room(prompts, context.shape[-2])
         return self.staged.features_of(prompts, self.text_edits)
+
+    def _check_room(self, prompts: list[str], length: int) -> None:
+        """open_clip cuts long prompts off without a word, and with them the class names."""
+        places = self.staged.context_length
+        try:
+            full = bool((self.staged.clip.tokenize(prompts).argmax(dim=-1) >= places - 1).any())
+        except ValueError:
+            full = True
+        if full:
+            raise UserError(f"{length} context vectors leave no room for the class names among {places} tokens")
 
     def logits(self, images: Tensor, texts: Tensor, trace: Trace | None = None) -> Tensor:
         """CLIP's logits of images in [0,1] against prompt embeddings."""

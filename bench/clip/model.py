@@ -56,8 +56,7 @@ def build(architecture: str, seed: int = 0) -> Clip:
         torch.manual_seed(seed)
         if architecture == MINI:
             return _mini()
-        if architecture not in open_clip.list_models():
-            raise unknown("architecture", architecture, [MINI, *open_clip.list_models()], "base.architecture")
+        _check_architecture(architecture)
         clip = _wrap(architecture, open_clip.create_model(architecture))
         with torch.no_grad():
             # open_clip starts new models at the scale of CLIP's first training step; trained ones end near 100.
@@ -133,12 +132,29 @@ def _mini() -> Clip:
     return Clip(MINI, model.eval(), tokenizer, size, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
 
 
+def _check_architecture(architecture: str) -> None:
+    """Refuse, before anything is made or downloaded, what the staged forward pass cannot run."""
+    if architecture == MINI:
+        return
+    if architecture not in open_clip.list_models():
+        raise unknown("architecture", architecture, [MINI, *open_clip.list_models()], "base.architecture")
+    config = open_clip.get_model_config(architecture) or {}
+    vision = config.get("vision_cfg", {})
+    plain_text = not config.get("custom_text") and "hf_model_name" not in config.get("text_cfg", {})
+    if not plain_text or "timm_model_name" in vision or not isinstance(vision.get("layers"), int):
+        raise _no_plain_tower(architecture)
+
+
+def _no_plain_tower(architecture: str) -> UserError:
+    return UserError(
+        f"base.architecture: '{architecture}' has no plain vision transformer with CLIP's text tower; "
+        "prompts, refiners and anchors need one (RN50, CustomText and SigLIP models have not)"
+    )
+
+
 def _wrap(architecture: str, model: Any) -> Clip:
     if not isinstance(model, open_clip.CLIP) or not isinstance(getattr(model, "visual", None), VisionTransformer):
-        raise UserError(
-            f"base.architecture: '{architecture}' has no plain vision transformer with CLIP's text tower; "
-            "prompts, refiners and anchors need one (RN50, CustomText and SigLIP models have not)"
-        )
+        raise _no_plain_tower(architecture)
     visual: Any = model.visual
     size = int(visual.image_size[0])
     mean, std = open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD
@@ -146,10 +162,16 @@ def _wrap(architecture: str, model: Any) -> Clip:
 
 
 def _published(base: Base) -> Clip:
+    _check_architecture(base.architecture)
     config = open_clip.get_pretrained_cfg(base.architecture, base.weights)
     if not config:
         tags = open_clip.list_pretrained_tags_by_model(base.architecture)
-        raise unknown("weights", base.weights, ["random", *tags], f"base.weights of '{base.architecture}'")
+        raise unknown(
+            "weights",
+            base.weights,
+            ["random", *(["shipped"] if base.architecture == MINI else []), *tags],
+            f"base.weights of '{base.architecture}'",
+        )
     needs_quick = bool(config.get("quick_gelu", False))
     has_quick = bool((open_clip.get_model_config(base.architecture) or {}).get("quick_gelu", False))
     if needs_quick != has_quick:

@@ -96,6 +96,7 @@ class StagedCLIP:
         self.text_blocks = _blocks(self._model.transformer)
         self.patches: int = self.visual.grid_size[0] * self.visual.grid_size[1]
         self.image_width: int = self.visual.positional_embedding.shape[1]
+        self.context_length: int = self._model.positional_embedding.shape[0]
         self.text_width: int = self._model.positional_embedding.shape[1]
         self.embedding_width: int = self.visual.proj.shape[1]
 

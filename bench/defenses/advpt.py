@@ -7,6 +7,7 @@ these embeddings alone; the image tower is never touched.
 """
 
 from dataclasses import replace
+from typing import Literal
 
 import torch
 from pydantic import Field
@@ -19,6 +20,7 @@ from bench.clip.defended import DefendedCLIP
 from bench.clip.staged import TextEdits
 from bench.defenses.contract import Labelled, Pairs, Tensors, TunesOn
 from bench.defenses.tuning import TuneOptions, tune
+from bench.errors import UserError
 
 TUNES_ON: TunesOn = "labels"
 
@@ -34,7 +36,8 @@ class Options(TuneOptions):
 
     learning_rate: float = Field(default=0.002, gt=0)
     epochs: int = Field(default=200, gt=0)
-    augment: bool = False
+    # Stored embeddings cannot be cropped.
+    augment: Literal[False] = False  # pyright: ignore[reportIncompatibleVariableOverride]
     context: int = Field(default=32, gt=0)
     eps: float = Field(default=1.0, ge=0)
     attack_steps: int = Field(default=10, ge=0)
@@ -43,6 +46,7 @@ class Options(TuneOptions):
 def fit(victim: DefendedCLIP, data: Labelled | Pairs | None, options: Options) -> Tensors:
     """Tune ``context`` ``(n, width)``."""
     assert isinstance(data, Labelled)
+    _check(victim)
     bank = torch.cat([adversarial_embeddings(victim, images, options) for images in data.images.split(128)])
     context = nn.Parameter(0.02 * torch.randn(options.context, victim.staged.text_width))
     prompted = replace(victim, text_edits=TextEdits(context=context))
@@ -60,7 +64,13 @@ def fit(victim: DefendedCLIP, data: Labelled | Pairs | None, options: Options) -
 def load(tensors: Tensors, victim: DefendedCLIP, options: Options) -> DefendedCLIP:
     """The victim with the learned context in the place of the template."""
     del options
+    _check(victim)
     return replace(victim, text_edits=TextEdits(context=tensors["context"]))
+
+
+def _check(victim: DefendedCLIP) -> None:
+    if victim.text_edits != TextEdits() or victim.head is not None:
+        raise UserError("advpt needs a text tower that no other defense has edited or replaced by a head")
 
 
 def adversarial_embeddings(victim: DefendedCLIP, images: Tensor, options: Options) -> Tensor:

@@ -76,6 +76,7 @@ def load(tensors: Tensors, victim: DefendedCLIP, options: Options) -> DefendedCL
     del options
     clip = build(victim.staged.clip.architecture)
     clip.model.load_state_dict(tensors)
+    clip.model.requires_grad_(False)
     return DefendedCLIP(StagedCLIP(clip), victim.image_edits, victim.text_edits, victim.head)
 
 

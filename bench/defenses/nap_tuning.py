@@ -132,6 +132,7 @@ class Augmentor(nn.Module):
 def fit(victim: DefendedCLIP, data: Labelled | Pairs | None, options: Options) -> Tensors:
     """Tune prompts and refiners; the keys are those of ``Augmentor``."""
     assert isinstance(data, Labelled)
+    _check(victim)
     augmentor = Augmentor(victim.staged, options)
     model = augmentor.apply_to(victim)
     eps, step = options.eps / 255, 1.5 * options.eps / 255 / max(1, options.attack_steps)
@@ -153,11 +154,17 @@ def fit(victim: DefendedCLIP, data: Labelled | Pairs | None, options: Options) -
 
 def load(tensors: Tensors, victim: DefendedCLIP, options: Options) -> DefendedCLIP:
     """The victim with prompts and refiners in both towers."""
-    if victim.image_edits != ImageEdits() or victim.text_edits != TextEdits():
-        raise UserError("nap_tuning needs towers that no other defense has edited")
+    _check(victim)
     augmentor = Augmentor(victim.staged, options)
     augmentor.load_state_dict(tensors)
     return augmentor.requires_grad_(False).apply_to(victim)
+
+
+def _check(victim: DefendedCLIP) -> None:
+    if victim.image_edits != ImageEdits() or victim.text_edits != TextEdits():
+        raise UserError("nap_tuning needs towers that no other defense has edited")
+    if victim.head is not None:
+        raise UserError("nap_tuning tunes against class texts and cannot follow a linear head")
 
 
 def adversarial_weight(progress: float, alpha: float) -> float:

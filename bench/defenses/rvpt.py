@@ -43,6 +43,7 @@ class Options(TuneOptions):
 def fit(victim: DefendedCLIP, data: Labelled | Pairs | None, options: Options) -> Tensors:
     """Tune one set of prompts ``(b, width)`` for each block after the first D; keys are ``prompt.<layer>``."""
     assert isinstance(data, Labelled)
+    _check(victim)
     staged = victim.staged
     layers = _layers(staged, options)
     prompts = {layer: nn.Parameter(0.02 * torch.randn(options.length, staged.image_width)) for layer in layers}
@@ -64,8 +65,7 @@ def fit(victim: DefendedCLIP, data: Labelled | Pairs | None, options: Options) -
 
 def load(tensors: Tensors, victim: DefendedCLIP, options: Options) -> DefendedCLIP:
     """The victim with the prompts in its image tower."""
-    if victim.image_edits != ImageEdits():
-        raise UserError("rvpt needs an image tower that no other defense has put prompts into")
+    _check(victim)
     prompts = {layer: tensors[f"prompt.{layer}"] for layer in _layers(victim.staged, options)}
     return replace(victim, image_edits=ImageEdits(prompts=prompts))
 
@@ -88,6 +88,13 @@ def repulsion(prompted: list[Tensor], reference: list[Tensor], margin: float) ->
     """Mean over images of the mean cosine over layers (equation 3), not pushed below ``margin`` (equation 6)."""
     cosines = [functional.cosine_similarity(a, b, dim=-1) for a, b in zip(prompted, reference, strict=True)]
     return torch.stack(cosines).mean(dim=0).clamp(min=margin).mean()
+
+
+def _check(victim: DefendedCLIP) -> None:
+    if victim.image_edits != ImageEdits():
+        raise UserError("rvpt needs an image tower that no other defense has put prompts into")
+    if victim.head is not None:
+        raise UserError("rvpt tunes against class texts and cannot follow a linear head; put it before linear_probe")
 
 
 def _layers(staged: StagedCLIP, options: Options) -> range:

@@ -1,7 +1,7 @@
 """What the harness costs next to plain calls of torchattacks and pyautoattack: the same model and images, in one run.
 
-``make bench`` prints the ratios: the harness (clean pass, masking checks, checked attack, verdict, counting) over the plain
-library call. Each round times both, one after the other, so that a busy machine slows both.
+``make bench`` prints the ratios: the harness (clean pass, masking checks, checked attack, verdict, counting) over the
+plain library call. Each round times both, one after the other, so that a busy machine slows both.
 """
 
 import statistics
@@ -74,8 +74,12 @@ def test_pgd_over_torchattacks(benchmark, capsys, task) -> None:
     scene = scene_for(model, images, labels, Attacker("pgd", pgd, pgd.Options(eps=EPS, steps=100)))
     plain = torchattacks.PGD(model, eps=EPS / 255, alpha=1 / 255, steps=100)
     measure(
-        benchmark, capsys, "PGD-100, torchattacks", lambda: compute(scene, {}, lambda _: None), lambda: plain(images, labels)
-    )  # fmt: skip
+        benchmark,
+        capsys,
+        "PGD-100, torchattacks",
+        lambda: compute(scene, {}, lambda _: None),
+        lambda: plain(images, labels),
+    )
 
 
 def test_autoattack_over_pyautoattack(benchmark, capsys, task) -> None:

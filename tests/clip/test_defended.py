@@ -76,11 +76,6 @@ def test_no_parameter_of_a_classifier_asks_for_a_gradient(victim, few):
     assert not any(parameter.requires_grad for parameter in victim.classifier(few.task).parameters())
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="BUG: open_clip's tokenizer cuts the class name off without a word (all classes get one embedding); "
-    "the mini tokenizer raises a ValueError, which is not told to the user as a UserError",
-)
 @pytest.mark.parametrize(("name", "length"), [("vit_b_32", 75), ("mini", 23)])
 def test_a_context_that_leaves_no_room_for_the_class_name_is_refused(name, length, request, few):
     staged = request.getfixturevalue(name)

@@ -35,7 +35,6 @@ def test_an_unknown_architecture_names_the_nearest(wrong, nearest):
         load(base(wrong, "random"))
 
 
-@pytest.mark.xfail(strict=True, reason="BUG: with published weights, _published blames the weights instead")
 def test_an_unknown_architecture_is_named_under_published_weights_too(no_network):
     with pytest.raises(UserError, match="unknown architecture 'ViT-B-23'; did you mean 'ViT-B-32'"):
         load(base("ViT-B-23", "openai"))
@@ -46,7 +45,6 @@ def test_an_unknown_weights_tag_names_the_nearest(no_network):
         load(base("ViT-B-32-quickgelu", "opena"))
 
 
-@pytest.mark.xfail(strict=True, reason="BUG: 'shipped' is not among the known weights in the message")
 def test_a_misspelt_shipped_is_set_right(no_network):
     with pytest.raises(UserError, match="did you mean 'shipped'"):
         load(base("mini", "shiped"))
@@ -76,7 +74,6 @@ def test_resnet_is_refused_with_the_reason():
         load(base("RN50", "random"))
 
 
-@pytest.mark.xfail(strict=True, reason="BUG: _published checks the activation (and downloads) before the tower")
 def test_resnet_is_refused_for_its_tower_under_published_weights_too(no_network):
     with pytest.raises(UserError, match="'RN50' has no plain vision transformer"):
         load(base("RN50", "openai"))

@@ -123,7 +123,6 @@ def test_training_fits_the_stored_embeddings_better(victim, few):
     assert loss(30) < loss(1) - 0.02
 
 
-@pytest.mark.xfail(strict=True, reason="BUG: augment is accepted, then crops of embeddings end in a traceback")
 def test_augmentation_is_refused_because_stored_embeddings_cannot_be_cropped():
     with pytest.raises(ValidationError, match="augment"):
         advpt.Options(augment=True)
