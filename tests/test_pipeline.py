@@ -118,15 +118,16 @@ def test_adding_a_defense_runs_only_its_own_stages(repository: Repository) -> No
     suite = yaml.safe_load(repository.read("benchmark.yaml"))
     suite["tracks"]["adversarial"]["defenses"]["my_probe"] = {"epochs": 1}
     repository.write_suite(suite)
-    assert repository.stages("--dry") == {
+    ran = repository.stages()
+    repository.write_suite(SMALL)
+    own.unlink()
+    assert ran == {
         "defend_adversarial@my_probe-clean",
         "evaluate_adversarial@my_probe-clean",
         "evaluate_adversarial@my_probe-pgd",
         "collect",
         "table@small",
     }
-    repository.write_suite(SMALL)
-    own.unlink()
 
 
 @pytest.mark.slow
@@ -136,15 +137,15 @@ def test_editing_an_attack_runs_only_that_attack(repository: Repository) -> None
     attack.write_text(before + "\n# edited\n")
     ran = repository.stages("--dry")
     attack.write_text(before)
-    evaluations = {stage for stage in ran if stage.startswith("evaluate")}
+    # A dry run cannot know yet whether what the evaluations write will differ.
+    evaluations = ran - {"collect", "table@small"}
     assert evaluations == {"evaluate_adversarial@none-pgd", "evaluate_adversarial@linear_probe-pgd"}
-    assert ran - evaluations <= {"collect", "table@small"}
 
 
 @pytest.mark.slow
 def test_a_killed_evaluation_goes_on_and_ends_in_the_same_bytes(repository: Repository) -> None:
     slower = yaml.safe_load(repository.read("benchmark.yaml"))
-    slower["attacks"]["pgd"]["options"]["steps"] = 150
+    slower["attacks"]["pgd"]["options"]["steps"] = 80
     repository.write_suite(slower)
     uninterrupted = _kill_once_then_finish(repository, kill=False)
     shutil.rmtree(repository.folder / ".bench")
@@ -175,10 +176,10 @@ def _kill_once_then_finish(repository: Repository, *, kill: bool) -> str:
 
 def _wait_for_batches(store: Path, process: subprocess.Popen) -> str:
     """The first batches that the running cell has kept."""
-    for _ in range(600):
+    for _ in range(2400):
         for part in store.glob("cells/*/*.part.jsonl"):
             if part.read_text().count("\n") >= 2:
                 return part.read_text()
         assert process.poll() is None, "the evaluation ended before it could be killed"
         time.sleep(0.05)
-    raise AssertionError("no batch was kept within 30 seconds")
+    raise AssertionError("no batch was kept within two minutes")

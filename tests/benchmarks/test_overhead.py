@@ -24,8 +24,8 @@ from bench.datasets import world
 from bench.evaluation.record import Cell, Identity
 from bench.evaluation.run import Attacker, Scene, compute
 
-EPS = 4
-IMAGES = 64
+EPS = 8
+IMAGES = 32
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +62,7 @@ def measure(benchmark, capsys, name: str, harness: Callable[[], object], plain: 
         seconds.append(time.perf_counter() - start)
 
     plain()
-    benchmark.pedantic(harness, setup=time_plain, rounds=5, warmup_rounds=1)
+    benchmark.pedantic(harness, setup=time_plain, rounds=3, warmup_rounds=1)
     ratio = benchmark.stats.stats.median / statistics.median(seconds)
     benchmark.extra_info["ratio"] = ratio
     with capsys.disabled():
