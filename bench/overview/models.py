@@ -53,11 +53,12 @@ def stage(paths: Paths, name: str) -> str:
     return name if home == Path() else f"{home / 'dvc.yaml'}:{name}"
 
 
-def artefact_of(paths: Paths, track: str, cell: Cell) -> Path | None:
+def artefact_of(suite: Suite, paths: Paths, track: str, cell: Cell) -> Path | None:
     """The card of the artefact that ``cell`` evaluates; None if it has not been tuned."""
     folder = paths.defended(track, cell.defense, cell.checkpoint)
+    dataset = suite.tracks[track].tuned_on(cell.defense, cell.dataset)
     # Which of the two names an artefact has depends on what its defense tunes on; a folder holds one kind only.
-    places = [folder / f"{scope}.seed{cell.seed}" / "artefact.json" for scope in (cell.dataset, "any")]
+    places = [folder / f"{scope}.seed{cell.seed}" / "artefact.json" for scope in (dataset, "any")]
     return next((place for place in places if place.exists()), None)
 
 

@@ -47,13 +47,13 @@ CONTENT = {
             "datasets": ["shapes"],
             "pairs": "captions",
             "attacks": ["clean", "trigger"],
-            "defenses": {"none": {}, "cleanclip": {"epochs": 2, "pairs": 50}},
+            "defenses": {"none": {}, "cleanclip": {"options": {"epochs": 2, "pairs": 50}}},
         },
         "adversarial": {
             "checkpoints": ["clean"],
             "datasets": ["shapes"],
             "attacks": ["clean", "pgd", "autoattack"],
-            "defenses": {"none": {}, "rvpt": {"epochs": 4}},
+            "defenses": {"none": {}, "rvpt": {"options": {"epochs": 4}}},
         },
     },
     "tables": {

@@ -145,7 +145,7 @@ def test_a_killed_evaluation_is_running_then_partial_then_stored_then_done(
     from bench.backdoors.make import make_checkpoint
     from bench.datasets import shapes
     from bench.datasets.store import build
-    from bench.defenses.artefact import fit_all
+    from bench.defenses.fitting import fit_all
     from bench.evaluation.run import evaluate
 
     build("shapes", shapes.Options(**suite.datasets["shapes"]), shapes.fetch, paths.data)
