@@ -1,5 +1,6 @@
 """``benchmark.yaml`` as validated, typed objects. An unknown key is an error that names the nearest known one."""
 
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -152,7 +153,8 @@ class TableSpec(Options):
 
     Attributes:
         title: Heading of the Markdown table.
-        track: Which track's cells it shows.
+        tracks: Which tracks' cells it shows.
+        only: For a column of the cells, the ids that are shown; all of them where nothing is said.
         rows: What names a row.
         columns: What names a column.
         average: Add a column with the mean over the others, where a row has all of them.
@@ -161,12 +163,17 @@ class TableSpec(Options):
     """
 
     title: str
-    track: str
+    tracks: tuple[str, ...] = Field(min_length=1)
+    only: dict[Column, tuple[str, ...]] = {}
     rows: tuple[Column, ...]
     columns: tuple[Column, ...]
     average: bool = False
     decimals: int = 1
     names: dict[str, str] = {}
+
+    def shows(self, cell: Mapping[Column, str]) -> bool:
+        """Whether a cell, given by its ids, stands in the table."""
+        return cell["track"] in self.tracks and all(cell[column] in ids for column, ids in self.only.items())
 
 
 class Suite(Options):
@@ -273,6 +280,7 @@ def _check_references(suite: Suite, where: str) -> None:
                     "dataset", spec.tuning.dataset, suite.datasets, f"tracks.{name}.defenses.{defense}.tuning.dataset"
                 )
     for name, table in suite.tables.items():
-        check("track", table.track, suite.tracks, f"tables.{name}.track")
+        for track in table.tracks:
+            check("track", track, suite.tracks, f"tables.{name}.tracks")
     if faults:
         raise UserError("\n".join(faults))

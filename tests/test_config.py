@@ -39,7 +39,7 @@ tracks:
     attacks: [clean, pgd]
     defenses: {none: {}, rvpt: {options: {depth: 2}}}
 tables:
-  t1: {title: T, track: main, rows: [defense], columns: [metric]}
+  t1: {title: T, tracks: [main], rows: [defense], columns: [metric]}
 """
 
 
@@ -157,7 +157,7 @@ def test_several_faults_are_told_at_once(path: Path) -> None:
             "attacks: [clean, pdg]",
             "tracks.main.attacks: unknown attack 'pdg'; did you mean 'pgd'?",
         ),
-        ("track: main", "track: mian", "tables.t1.track: unknown track 'mian'; did you mean 'main'?"),
+        ("tracks: [main]", "tracks: [mian]", "tables.t1.tracks: unknown track 'mian'; did you mean 'main'?"),
         ("{none: {}, rvpt", "{rvpt", "tracks.main.defenses (the undefended control): unknown defense 'none'"),
     ],
 )
@@ -168,7 +168,7 @@ def test_an_unknown_reference_is_told(path: Path, old: str, new: str, message: s
 
 
 def test_several_unknown_references_are_told_at_once(path: Path) -> None:
-    lines = faults(path, ("attacks: [clean, pgd]", "attacks: [cleen, pdg]"), ("track: main", "track: mian"))
+    lines = faults(path, ("attacks: [clean, pgd]", "attacks: [cleen, pdg]"), ("tracks: [main]", "tracks: [mian]"))
     assert [any(name in line for line in lines) for name in ("'cleen'", "'pdg'", "'mian'")] == [True] * 3
     assert len(lines) == 3
 

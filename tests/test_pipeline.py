@@ -56,7 +56,7 @@ SMALL = {
         },
     },
     "tables": {
-        "small": {"title": "A table", "track": "adversarial", "rows": ["attack", "defense"], "columns": ["dataset"]}
+        "small": {"title": "A table", "tracks": ["adversarial"], "rows": ["attack", "defense"], "columns": ["dataset"]}
     },
 }
 

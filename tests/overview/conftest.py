@@ -57,8 +57,8 @@ CONTENT = {
         },
     },
     "tables": {
-        "one": {"title": "One", "track": "backdoor", "rows": ["defense"], "columns": ["checkpoint", "metric"]},
-        "two": {"title": "Two", "track": "adversarial", "rows": ["attack", "defense"], "columns": ["dataset"]},
+        "one": {"title": "One", "tracks": ["backdoor"], "rows": ["defense"], "columns": ["checkpoint", "metric"]},
+        "two": {"title": "Two", "tracks": ["adversarial"], "rows": ["attack", "defense"], "columns": ["dataset"]},
     },
 }
 

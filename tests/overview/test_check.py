@@ -154,3 +154,9 @@ def test_the_default_suite_is_right(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
     path = Path("benchmark.yaml")
     assert check_suite(load_suite(path), path) == []
+
+
+def test_ids_that_a_table_shows_must_be_there(check: Check, content: dict) -> None:
+    content["tables"]["one"]["only"] = {"checkpoint": ["badnt"]}
+    faults = check(content)
+    assert faults == ["benchmark.yaml: tables.one.only.checkpoint: unknown checkpoint 'badnt'; did you mean 'badnet'?"]
