@@ -122,7 +122,7 @@ def test_adding_a_defense_runs_only_its_own_stages(repository: Repository) -> No
     repository.write_suite(SMALL)
     own.unlink()
     assert ran == {
-        "defend_adversarial@my_probe-clean",
+        "defend_adversarial@my_probe",
         "evaluate_adversarial@my_probe-clean",
         "evaluate_adversarial@my_probe-pgd",
         "collect",

@@ -2,6 +2,7 @@
 
 import copy
 import io
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from bench.files import write_text
 from bench.paths import Paths, paths_for
 from bench.provenance import Provenance
 
+ROOT = Path(__file__).resolve().parents[2]
 MINI = {"architecture": "mini", "weights": "random"}
 CONTENT = {
     "protocol": {"version": 1, "batch_size": 8, "seeds": [1], "shots": 2},
@@ -71,7 +73,8 @@ def content() -> dict:
 
 @pytest.fixture
 def paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Paths:
-    """Folders below a fresh working directory."""
+    """Folders below a fresh working directory, with the pipeline of the default suite."""
+    shutil.copy(ROOT / "dvc.yaml", tmp_path)
     monkeypatch.chdir(tmp_path)
     return paths_for(Path("benchmark.yaml"))
 
