@@ -61,7 +61,7 @@ def disagreeing_gains(published: pd.DataFrame) -> pd.DataFrame:
     wanted = wanted.merge(sides, how="left", on=keys, suffixes=("", "_over"))
     wanted["value_expected"] = wanted["value_own"] - wanted["value_over"]
     wanted["slack_expected"] = wanted["slack_own"] + wanted["slack_over"]
-    return _disagreeing(wanted.assign(metric=gains["metric"].to_numpy()))
+    return _disagreeing(wanted.assign(metric=wanted["metric"] + _GAIN))
 
 
 def disagreeing_repeats(published: pd.DataFrame) -> pd.DataFrame:

@@ -1,4 +1,4 @@
-"""The papers whose tables are transcribed, and how their READMEs are read."""
+"""The papers whose tables are transcribed, the head of their CSVs, and how their READMEs are read."""
 
 from functools import cache
 from pathlib import Path
@@ -7,6 +7,7 @@ import pandas as pd
 
 from bench.leaderboard.published import read_published
 
+HEADER = "table,row,column,architecture,checkpoint,dataset,defense,attack,eps,metric,setting,value,note"
 PAPERS = ("rvpt", "nap_tuning", "cba_fapt", "r_adapt", "cleansight")
 _BOARDS = Path(__file__).parents[2] / "leaderboards"
 

@@ -2,7 +2,7 @@ import pytest
 
 from bench.errors import UserError
 from bench.leaderboard.published import AVERAGE, IDS, read_published
-from tests.leaderboard.published import PAPERS, folder, published, section
+from tests.leaderboard.published import HEADER, PAPERS, folder, published, section
 
 FEW_SHOT = {
     *("imagenet", "caltech101", "dtd", "eurosat", "fgvc_aircraft", "food101", "flowers102", "oxford_pets"),
@@ -75,7 +75,6 @@ SPOTS = {
         ("baseline_defenses", "vqav2", "wanet", "zip", "trigger", "", "ASR", "", "7.03"),
     ],
 }
-HEADER = "table,row,column,architecture,checkpoint,dataset,defense,attack,eps,metric,setting,value,note"
 LINE = "table_1,FAP,Pets,ViT-B-16,clean,oxford_pets,fap,pgd,1,RA,images=5;shots=4,33.70,"
 
 

@@ -3,9 +3,7 @@ import pytest
 
 from bench.leaderboard.published import read_published
 from bench.leaderboard.slips import disagreeing_averages, disagreeing_gains, disagreeing_repeats
-from tests.leaderboard.published import PAPERS, published, section
-
-HEADER = "table,row,column,architecture,checkpoint,dataset,defense,attack,eps,metric,setting,value,note"
+from tests.leaderboard.published import HEADER, PAPERS, published, section
 
 
 @pytest.fixture
