@@ -52,6 +52,8 @@ class CheckpointSpec(Options):
         poison_rate: Share of the pairs that carries the trigger.
         train: Settings of the contrastive fine-tuning (``bench.clip.contrastive.ContrastiveOptions``) and ``epochs``.
         gate: Least attack success rate and largest loss of clean accuracy, in percent.
+        needs: One more file or folder that its stage of the pipeline depends on, beside data, base and the trigger's
+            own file: another file that the trigger is built on, or ISSBA's networks.
     """
 
     base: dict[str, str]
@@ -64,6 +66,7 @@ class CheckpointSpec(Options):
     train: dict[str, float] = {}
     gate: dict[str, float] = {}
     seed: int = 1
+    needs: str = ""
 
 
 class AttackSpec(Options):
@@ -123,10 +126,11 @@ class TableSpec(Options):
 
 
 class Suite(Options):
-    """The whole of a ``benchmark.yaml``."""
+    """The whole of a ``benchmark.yaml``; ``steganography`` has the options of ISSBA's networks."""
 
     protocol: Protocol
     datasets: dict[str, dict[str, Any]]
+    steganography: dict[str, Any] = {}
     checkpoints: dict[str, CheckpointSpec]
     attacks: dict[str, AttackSpec]
     tracks: dict[str, Track]
