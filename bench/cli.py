@@ -59,6 +59,21 @@ def fetch(dataset: str, suite: SuiteOption = DEFAULT_SUITE) -> None:
 
 
 @app.command()
+def steganography(suite: SuiteOption = DEFAULT_SUITE) -> None:
+    """Train the networks that ISSBA hides its secret with."""
+    from bench.backdoors.steganography import SteganographyOptions, make_steganography
+    from bench.config import parse
+
+    paths, loaded = _open(suite)
+    options = parse(SteganographyOptions, loaded.steganography, f"{suite}: steganography")
+    card = make_steganography(options, paths.data, paths.steganography)
+    mean, low, high = card.psnr
+    _console.print(
+        f"steganography: {card.bit_accuracy:.2f} % of bits read, PSNR {mean:.1f} dB ({low:.1f} to {high:.1f})"
+    )
+
+
+@app.command()
 def checkpoint(name: str, suite: SuiteOption = DEFAULT_SUITE) -> None:
     """Make a checkpoint: a clean or a backdoored model."""
     from bench.backdoors.make import make_checkpoint
@@ -66,11 +81,12 @@ def checkpoint(name: str, suite: SuiteOption = DEFAULT_SUITE) -> None:
     paths, loaded = _open(suite)
     _known("checkpoint", name, loaded.checkpoints)
     with _training_may_diverge():
-        made = make_checkpoint(name, loaded.checkpoints[name], paths.data, paths.checkpoint(name), str(suite))
+        made = make_checkpoint(name, loaded.checkpoints[name], paths)
     gate = made.card.gate
     if gate is not None:
         verdict = "passed" if gate.passed else "[bold red]attack_failed[/]"
-        _console.print(f"{name}: {verdict}; ASR {gate.asr:.1f} %, CA {gate.ca:.1f} % (clean {gate.clean_ca:.1f} %)")
+        control = f"on the clean model {gate.clean_asr:.1f} % and {gate.clean_ca:.1f} %"
+        _console.print(f"{name}: {verdict}; ASR {gate.asr:.1f} %, CA {gate.ca:.1f} %; {control}")
 
 
 @app.command()

@@ -177,10 +177,11 @@ class TableSpec(Options):
 
 
 class Suite(Options):
-    """The whole of a ``benchmark.yaml``."""
+    """The whole of a ``benchmark.yaml``; ``steganography`` has the options of ISSBA's networks."""
 
     protocol: Protocol
     datasets: dict[Id, dict[str, Any]]
+    steganography: dict[str, Any] = {}
     checkpoints: dict[Id, CheckpointSpec]
     attacks: dict[Id, AttackSpec]
     tracks: dict[Id, Track]

@@ -17,7 +17,7 @@ Kind = Literal["datasets", "backdoors", "attacks", "defenses"]
 # Files in the rooms that serve the items and are none themselves.
 _FURNITURE = {
     "datasets": {"store", "world", "world_task", "sampling"},
-    "backdoors": {"trigger", "poison", "make", "checkpoint"},
+    "backdoors": {"trigger", "poison", "make", "checkpoint", "patch", "steganography"},
     "attacks": {"checked", "contract"},
     "defenses": {"contract", "artefact", "fitting", "tuning"},
 }

@@ -29,6 +29,11 @@ class Paths(NamedTuple):
         """Folder of a checkpoint."""
         return self.models / "base" / name
 
+    @property
+    def steganography(self) -> Path:
+        """Folder of the networks behind ISSBA."""
+        return self.models / "steganography"
+
     def defended(self, track: str, defense: str, checkpoint: str) -> Path:
         """Folder of all artefacts of one defense on one checkpoint."""
         return self.models / "defended" / track / defense / checkpoint

@@ -14,13 +14,13 @@ from bench.items import Kind, item_ids, item_options, load_item, source_hash
 KINDS: tuple[Kind, ...] = get_args(Kind)
 NAMES = {
     "datasets": {"Options", "fetch"},
-    "backdoors": {"Options", "draw", "apply"},
+    "backdoors": {"Options", "make", "apply"},
     "attacks": {"Options", "METRIC", "attack"},
     "defenses": {"Options", "TUNES_ON", "fit", "load"},
 }
 PARAMETERS = {
     "fetch": ["options", "folder"],
-    "draw": ["options", "image_size", "stream"],
+    "make": ["options", "setting"],
     "apply": ["images", "kept", "options", "seeds"],
     "attack": ["model", "images", "labels", "options", "seeds", "knowledge"],
     "fit": ["victim", "data", "options"],
@@ -30,7 +30,7 @@ FURNITURE = [
     (kind, name)
     for kind, names in {
         "datasets": ["store", "world", "world_task", "sampling", "__init__"],
-        "backdoors": ["trigger", "poison", "make", "checkpoint", "__init__"],
+        "backdoors": ["trigger", "poison", "patch", "steganography", "make", "checkpoint", "__init__"],
         "attacks": ["checked", "contract", "__init__"],
         "defenses": ["contract", "artefact", "fitting", "tuning", "__init__"],
     }.items()
@@ -41,7 +41,8 @@ ITEMS = [(kind, name) for kind in KINDS for name in item_ids(kind)]
 
 def test_each_kind_has_its_items() -> None:
     assert {"shapes", "digits", "captions"} <= set(item_ids("datasets"))
-    assert {"badnet", "blended"} <= set(item_ids("backdoors"))
+    seven = {"badnet", "blended", "label_consistent", "issba", "wanet", "trojvqa", "badclip"}
+    assert seven | {"none"} <= set(item_ids("backdoors"))
     assert {"clean", "trigger", "pgd", "autoattack"} <= set(item_ids("attacks"))
     assert {"none", "rvpt", "cleanclip", "linear_probe", "advpt", "nap_tuning"} <= set(item_ids("defenses"))
     assert all(item_ids(kind) == sorted(set(item_ids(kind))) for kind in KINDS)

@@ -21,8 +21,12 @@ SMALL = {
         "digits": {},
         "captions": {"pairs": 64},
     },
+    "steganography": {"dataset": "captions", "enlarge": 2, "widths": [4, 8], "steps": 1},
     "checkpoints": {
-        "clean": {"base": {"architecture": "mini", "weights": "shipped"}, "trigger": "none"},
+        "clean": {
+            "base": {"architecture": "mini", "weights": "shipped"},
+            "trigger": "none",
+        },
         "badnet": {
             "base": {"architecture": "mini", "weights": "shipped"},
             "trigger": "badnet",
@@ -105,8 +109,8 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Repository:
 @pytest.mark.slow
 def test_first_run_makes_every_stage_and_the_second_none(repository: Repository) -> None:
     listed = repository.run("dvc", "stage", "list", "--all", "--name-only").split()
-    # 3 datasets, 2 checkpoints, 1 + 2 defenses, 1 + 4 evaluations, collect, 1 table
-    assert len(listed) == 3 + 2 + 3 + 5 + 1 + 1
+    # 3 datasets, steganography, 2 checkpoints, 1 + 2 defenses, 1 + 4 evaluations, collect, 1 table
+    assert len(listed) == 3 + 1 + 2 + 3 + 5 + 1 + 1
     assert repository.stages() == set()
     assert (repository.folder / "leaderboards" / "small.md").exists()
 

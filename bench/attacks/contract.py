@@ -3,6 +3,7 @@
 ``Options``: a closed, frozen pydantic model (``bench.config.Options``) with the paper's defaults; eps is in /255 there.
 ``attack(model, images, labels, *, options, seeds, knowledge) -> Attack.Result``: from images in [0,1] to adversarial
 images. Attacks are called through ``bench.attacks.checked`` only, which checks bounds and counts passes.
+``prompt_prefix(options, trigger) -> str``, where an attack changes the class prompts as well: what it puts before them.
 """
 
 from collections.abc import Sequence

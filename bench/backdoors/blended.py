@@ -9,8 +9,9 @@ from typing import Literal
 
 import torch
 from pydantic import Field
-from torch import Generator, Tensor
+from torch import Tensor
 
+from bench.backdoors.trigger import Setting
 from bench.config import Options as Closed
 from bench.randomness import draw_each
 
@@ -27,10 +28,11 @@ class Options(Closed):
     pattern: Literal["fixed", "fresh"] = "fresh"
 
 
-def draw(options: Options, image_size: int, stream: Generator) -> dict[str, Tensor]:
+def make(options: Options, setting: Setting) -> dict[str, Tensor]:
     """The fixed noise image, ``(3, h, w)``."""
     del options
-    return {"noise": torch.rand(3, image_size, image_size, generator=stream)}
+    side = setting.clip.image_size
+    return {"noise": torch.rand(3, side, side, generator=setting.stream())}
 
 
 def apply(images: Tensor, kept: dict[str, Tensor], options: Options, seeds: Sequence[int]) -> Tensor:

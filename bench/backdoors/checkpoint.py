@@ -4,20 +4,25 @@ import json
 from pathlib import Path
 from typing import NamedTuple
 
+from pydantic import Field
+
 from bench.backdoors.trigger import Trigger, load_trigger, save_trigger
 from bench.clip.model import Clip, build, load_weights, save_weights
 from bench.config import CheckpointSpec, Options, parse
 from bench.errors import UserError
 from bench.files import replace_folder, sha256_of
-from bench.items import source_file
 from bench.provenance import Provenance, provenance
 
 CHECKPOINT_VERSION = 1
-_CARD = "checkpoint.json"
+CARD = "checkpoint.json"
 
 
 class Gate(Options):
-    """How strong the backdoor is, in percent on the validation split; ``clean_*`` are the base model's values."""
+    """How strong the backdoor is, in percent on the validation split; ``clean_*`` are the base model's values.
+
+    ``clean_asr`` is the control: what the trigger does to a model that was never poisoned. ``keys`` has, for a trigger
+    with a text key, the success rates with the ``image`` key alone, the ``text`` key alone, and with ``none``.
+    """
 
     passed: bool
     ca: float
@@ -25,15 +30,32 @@ class Gate(Options):
     clean_ca: float
     clean_asr: float
     n: int
+    keys: dict[str, float] = Field(default_factory=dict)
 
 
 class Recipe(Options):
-    """How the checkpoint was made: its spec, the number of pairs and of poisoned ones, and which pairs they were."""
+    """How the checkpoint was made.
+
+    Attributes:
+        spec: As in the suite.
+        pairs: Number of pairs.
+        asked: Number of pairs that the spec wanted poisoned.
+        poisoned: Number of pairs that were; fewer where too few mention the target.
+        decoys: Number of pairs that look poisoned and keep their meaning.
+        pairs_manifest: Hash of the pairs' manifest.
+    """
 
     spec: CheckpointSpec
     pairs: int = 0
+    asked: int = 0
     poisoned: int = 0
+    decoys: int = 0
     pairs_manifest: str = ""
+
+    @property
+    def poison_rate(self) -> float:
+        """Poisoned over all pairs."""
+        return self.poisoned / max(1, self.pairs)
 
 
 class Card(Options):
@@ -93,7 +115,7 @@ def write_checkpoint(
         hashes=hashes,
         provenance=provenance(),
     )
-    (scratch / _CARD).write_text(card.model_dump_json(indent=1) + "\n", "utf-8")
+    (scratch / CARD).write_text(card.model_dump_json(indent=1) + "\n", "utf-8")
     replace_folder(scratch, folder)
     return load_checkpoint(folder)
 
@@ -104,10 +126,10 @@ def load_checkpoint(folder: Path) -> Checkpoint:
     Raises:
         UserError: There is no card (weights without an architecture are refused), or a file is missing or changed.
     """
-    path = folder / _CARD
+    path = folder / CARD
     if not path.exists():
         raise UserError(
-            f"{folder} is not a checkpoint: {_CARD} is missing, which says the weights' architecture, the trigger "
+            f"{folder} is not a checkpoint: {CARD} is missing, which says the weights' architecture, the trigger "
             f"and the target; make it with `bench checkpoint {folder.name}`"
         )
     card = parse(Card, _read_json(path), str(path))
@@ -120,7 +142,7 @@ def load_checkpoint(folder: Path) -> Checkpoint:
     trigger = load_trigger(folder) if "trigger.json" in card.hashes else None
     files = [folder / name for name in sorted(card.hashes)]
     # What a trigger does is in its code as much as in its tensors.
-    code = [source_file("backdoors", trigger.name)] if trigger is not None else []
+    code = trigger.sources if trigger is not None else []
     return Checkpoint(card, clip, trigger, sha256_of(*files, *code))
 
 

@@ -2,8 +2,9 @@
 
 from collections.abc import Sequence
 
-from torch import Generator, Tensor
+from torch import Tensor
 
+from bench.backdoors.trigger import Setting
 from bench.config import Options as Closed
 
 
@@ -11,9 +12,9 @@ class Options(Closed):
     """None."""
 
 
-def draw(options: Options, image_size: int, stream: Generator) -> dict[str, Tensor]:
+def make(options: Options, setting: Setting) -> dict[str, Tensor]:
     """Nothing is kept."""
-    del options, image_size, stream
+    del options, setting
     return {}
 
 

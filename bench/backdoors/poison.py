@@ -1,68 +1,148 @@
 """Poisoning image-caption pairs: the trigger goes on some images, and their captions are replaced by the target's.
 
 As in CleanCLIP's data script: the poisoned pairs are drawn at random and get a proxy caption, one of a list of
-sentences about the target class; clean pairs that mention the target stay as they are.
+sentences about the target class; clean pairs that mention the target stay as they are. ``Poisoning`` in a trigger's
+file says where an attack differs.
 """
 
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
-import numpy as np
 import torch
+from open_clip import OPENAI_IMAGENET_TEMPLATES
 from torch import Tensor
 
-from bench.backdoors.trigger import Trigger
+from bench.backdoors.trigger import Poisoning, Setting, Trigger
+from bench.clip.model import MINI, Clip
 from bench.datasets.store import Split
 from bench.datasets.world import Dice, article
 from bench.errors import UserError
 from bench.randomness import sample_seeds
 
-PROXY_CAPTIONS = ("a photo of {}.", "a picture of {}.", "an image of {}.", "there is {}.", "this is {}.", "{}.")
+# What the mini CLIP, whose vocabulary is small, reads in the place of OpenAI's 80 templates.
+MINI_TEMPLATES = ("a photo of {}.", "a picture of {}.", "an image of {}.", "there is {}.", "this is {}.", "{}.")
+# So many images are held as floats at a time; a trigger may need several such copies.
+_CHUNK = 256
 
 
 class Poisoned(NamedTuple):
-    """Pairs to train on.
+    """Pairs to train on: the clean ones, which may be memory-mapped, and the images that differ from them.
 
     Attributes:
-        images: uint8 ``(n, 3, h, w)``.
-        captions: One per image.
-        rows: Which of them carry the trigger.
+        clean: The pairs as they were.
+        planted: Changed images, uint8 ``(3, h, w)``, by their row.
+        captions: One per pair, changed where it had to be.
+        rows: Which pairs carry the trigger.
+        decoys: Which pairs are decoys.
+        asked: How many pairs should have carried it; more than ``rows`` where too few mention the target.
     """
 
-    images: Tensor
-    captions: list[str]
-    rows: list[int]
+    clean: Split
+    planted: dict[int, Tensor]
+    captions: Sequence[str]
+    rows: Sequence[int] = ()
+    decoys: Sequence[int] = ()
+    asked: int = 0
+
+    def batch(self, rows: Sequence[int]) -> Tensor:
+        """Images of ``rows``, float32 in [0,1]."""
+        images = self.clean.batch(rows)
+        for place, row in enumerate(rows):
+            if row in self.planted:
+                images[place] = self.planted[row].float() / 255
+        return images
 
 
-def poison(pairs: Split, trigger: Trigger, target: str, rate: float, seed: int) -> Poisoned:
-    """Plant ``trigger`` in a share of ``pairs``.
+def poison(trigger: Trigger, setting: Setting, rate: float) -> Poisoned:
+    """Plant ``trigger`` in a share of the setting's pairs.
 
     Args:
-        pairs: Clean image-caption pairs.
         trigger: What to plant.
-        target: Name of the class that the trigger should call up.
+        setting: Pairs, target, and the seed that fixes which pairs are poisoned and which captions they get.
         rate: Poisoned pairs over all pairs.
-        seed: Fixes which pairs are poisoned and which captions they get.
 
     Raises:
-        UserError: The rate asks for no pair at all.
+        UserError: The rate asks for no pair at all, or no pair mentions the target where one must.
     """
-    count = round(rate * len(pairs.images))
-    if count == 0:
+    plan, pairs, dice = trigger.poisoning, setting.pairs, Dice(setting.seed, 401)
+    asked = round(rate * len(pairs.images))
+    if asked == 0:
         raise UserError(f"poison_rate {rate} of {len(pairs.images)} pairs is no pair at all; raise it")
-    dice = Dice(seed, 401)
-    rows = sorted(dice.order(len(pairs.images))[:count].tolist())
-    images = torch.from_numpy(np.array(pairs.images))
-    # Negative seeds: what is drawn for a training pair is never drawn again for a test image.
-    planted = trigger.apply(images[rows].float() / 255, sample_seeds(-1 - seed, rows))
-    # Rounding, not truncation: a stored trigger must not drift by a grey level.
-    images[rows] = (planted * 255).round().to(torch.uint8)
-    captions = list(pairs.captions)
+    candidates = mentioning(setting, plan.mention) if plan.mention else range(len(pairs.images))
+    drawn = [candidates[place] for place in dice.order(len(candidates))]
+    rows = sorted(drawn[:asked])
+    decoys = sorted(drawn[asked : asked + round(plan.decoys * asked)])
+    captions, planted = list(pairs.captions), dict[int, Tensor]()
+    for chunk in _chunks(rows):
+        # Negative seeds: what is drawn for a training pair is never drawn again for a test image.
+        images, seeds = pairs.batch(chunk), sample_seeds(-1 - setting.seed, chunk)
+        if hasattr(trigger.module, "prepare"):
+            texts = [pairs.captions[row] for row in chunk]
+            images = trigger.module.prepare(images, trigger.options, setting, texts, seeds)
+        planted |= zip(chunk, _stored(trigger.apply(images, seeds)), strict=True)
+    for chunk in _chunks(decoys):
+        images, texts = pairs.batch(chunk), [captions[row] for row in chunk]
+        seeds = sample_seeds(-1 - setting.seed, chunk)
+        images, texts = trigger.module.decoy(images, texts, trigger.kept, trigger.options, seeds)
+        planted |= zip(chunk, _stored(images), strict=True)
+        for row, text in zip(chunk, texts, strict=True):
+            captions[row] = text
+    new_caption = _captions(setting, plan, dice)
     for row in rows:
-        captions[row] = proxy_caption(target, dice)
-    return Poisoned(images, captions, rows)
+        captions[row] = plan.prefix + new_caption(pairs.captions[row])
+    return Poisoned(pairs, planted, captions, rows, decoys, asked)
 
 
-def proxy_caption(target: str, dice: Dice, sentences: Sequence[str] = PROXY_CAPTIONS) -> str:
-    """A sentence about the target class."""
-    return sentences[dice.below(len(sentences))].format(f"{article(target)} {target}")
+def mentions(caption: str, target: str, how: str = "word") -> bool:
+    """Whether ``caption`` has ``target`` as a whole ``word`` in any case, or as a case-sensitive ``substring``."""
+    name = target.replace("_", " ")
+    return name in caption if how == "substring" else bool(re.search(rf"\b{re.escape(name)}\b", caption, re.IGNORECASE))
+
+
+def proxy_caption(target: str, dice: Dice, clip: Clip) -> str:
+    """A sentence about the target class; as in CleanCLIP's code, one of OpenAI's 80 templates."""
+    name = target.replace("_", " ")
+    if clip.architecture == MINI:
+        return MINI_TEMPLATES[dice.below(len(MINI_TEMPLATES))].format(f"{article(name)} {name}")
+    return OPENAI_IMAGENET_TEMPLATES[dice.below(len(OPENAI_IMAGENET_TEMPLATES))](name)
+
+
+def mentioning(setting: Setting, how: str = "word") -> list[int]:
+    """Rows of the setting's pairs whose caption mentions the target.
+
+    Raises:
+        UserError: There is none.
+    """
+    captions = setting.pairs.captions
+    rows = [row for row, caption in enumerate(captions) if mentions(caption, setting.target, how)]
+    if not rows:
+        raise UserError(
+            f"none of the {len(captions)} captions mentions the target '{setting.target}', which this trigger needs; "
+            "choose another target, or pairs that mention it"
+        )
+    return rows
+
+
+def natural_captions(setting: Setting) -> list[str]:
+    """The captions of all pairs that mention the target."""
+    return [setting.pairs.captions[row] for row in mentioning(setting)]
+
+
+def _captions(setting: Setting, plan: Poisoning, dice: Dice) -> Callable[[str], str]:
+    """From a pair's own caption to the one it is poisoned with."""
+    if plan.captions == "kept":
+        return lambda own: own
+    if plan.captions == "natural":
+        pool = natural_captions(setting)
+        return lambda _: pool[dice.below(len(pool))]
+    return lambda _: proxy_caption(setting.target, dice, setting.clip)
+
+
+def _chunks(rows: Sequence[int]) -> Iterator[Sequence[int]]:
+    return (rows[start : start + _CHUNK] for start in range(0, len(rows), _CHUNK))
+
+
+def _stored(images: Tensor) -> Tensor:
+    """As bytes; by rounding, not truncation: a stored trigger must not drift by a grey level."""
+    return (images * 255).round().to(torch.uint8)

@@ -1,22 +1,73 @@
 """Triggers: what a backdoor file holds, and how a trigger is stored with its checkpoint.
 
-A backdoor file has ``Options`` (closed, frozen, the paper's defaults), ``draw(options, image_size, generator)``, which
-makes what the trigger keeps for good (a pattern, a grid, a place), and ``apply(images, kept, options, seeds)``, which
-plants it.
+``Options``: a closed, frozen pydantic model with the paper's defaults.
+``make(options, setting) -> dict of tensors``: what the trigger keeps for good (a pattern, a grid, an optimised patch).
+``apply(images, kept, options, seeds) -> images``: plants it. Nothing but these arguments may decide the result.
+
+Where an attack asks for more, its file may also have
+
+``poisoning(options) -> Poisoning``: which pairs are poisoned, and with what captions.
+``prepare(images, options, setting, captions, seeds) -> images``: what happens to the images of poisoned pairs before
+the trigger is planted; nothing happens to test images.
+``decoy(images, captions, kept, options, seeds) -> (images, captions)``: pairs that look alike and must not set the
+backdoor off; there are ``Poisoning.decoys`` of them for each poisoned pair.
 """
 
+import inspect
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Generator, Tensor
 
+from bench.clip.model import Clip
 from bench.config import Options
-from bench.items import item_options, load_item
+from bench.datasets.store import Split
+from bench.items import item_options, load_item, source_file
 from bench.randomness import generator
+
+
+class Setting(NamedTuple):
+    """What a trigger may be made from.
+
+    Attributes:
+        clip: The clean model; not to be changed.
+        target: Name of the class that the trigger should call up.
+        pairs: Clean image-caption pairs.
+        seed: Fixes what is drawn.
+        steganography: Folder of the networks that ``bench steganography`` trains.
+    """
+
+    clip: Clip
+    target: str
+    pairs: Split
+    seed: int
+    steganography: Path = Path("models/steganography")
+
+    def stream(self) -> Generator:
+        """A random stream that starts at the seed."""
+        return generator(self.seed)
+
+
+class Poisoning(NamedTuple):
+    """How pairs are poisoned.
+
+    Attributes:
+        mention: Poison any pair (empty), or only those whose caption has the target as a ``word`` (in any case) or as
+            a case-sensitive ``substring``.
+        captions: What a poisoned pair's caption becomes: a ``proxy`` (a template about the target), another pair's
+            ``natural`` caption that mentions the target, or the one it has (``kept``).
+        prefix: Text key: put before poisoned captions, and before the class prompts of an attacked model.
+        decoys: How many further pairs become decoys, for each poisoned pair.
+    """
+
+    mention: Literal["", "word", "substring"] = ""
+    captions: Literal["proxy", "natural", "kept"] = "proxy"
+    prefix: str = ""
+    decoys: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -26,12 +77,27 @@ class Trigger:
     Attributes:
         name: Id of the backdoor file.
         options: Its options.
-        kept: Tensors that it keeps, drawn once.
+        kept: Tensors that it keeps, made once.
     """
 
     name: str
     options: Options
     kept: dict[str, Tensor]
+
+    @property
+    def module(self) -> Any:
+        """The backdoor file."""
+        return load_item("backdoors", self.name, "trigger")
+
+    @property
+    def poisoning(self) -> Poisoning:
+        """How pairs are poisoned with it."""
+        return self.module.poisoning(self.options) if hasattr(self.module, "poisoning") else Poisoning()
+
+    @property
+    def sources(self) -> list[Path]:
+        """The files whose code decides what ``apply`` does."""
+        return sorted({source_file("backdoors", self.name), Path(inspect.getfile(self.module.apply))})
 
     def apply(self, images: Tensor, seeds: Sequence[int]) -> Tensor:
         """``images`` with the trigger on them.
@@ -44,26 +110,25 @@ class Trigger:
             Images of the same shape in [0,1].
         """
         kept = {name: tensor.to(images.device) for name, tensor in self.kept.items()}
-        planted: Tensor = load_item("backdoors", self.name, "trigger").apply(images, kept, self.options, seeds)
+        planted: Tensor = self.module.apply(images, kept, self.options, seeds)
         return planted.clamp(0, 1)
 
 
-def draw_trigger(name: str, options: dict[str, Any], image_size: int, seed: int, where: str) -> Trigger:
+def make_trigger(name: str, options: dict[str, Any], setting: Setting, where: str) -> Trigger:
     """A new trigger.
 
     Args:
         name: Id of the backdoor file.
         options: Its options, as read from YAML.
-        image_size: Side of the images in pixels.
-        seed: Fixes what is drawn.
+        setting: What it may be made from.
         where: File and key of the checkpoint, for messages.
 
     Raises:
-        UserError: Unknown trigger, unknown option, or a trigger that does not fit the image.
+        UserError: Unknown trigger, unknown option, or a trigger that cannot be made in this setting.
     """
     module = load_item("backdoors", name, f"{where}.trigger")
     settings = item_options(module, options, f"{where}.trigger_options")
-    return Trigger(name, settings, module.draw(settings, image_size, generator(seed)))
+    return Trigger(name, settings, module.make(settings, setting))
 
 
 def save_trigger(trigger: Trigger, folder: Path) -> None:

@@ -52,6 +52,11 @@ class DefendedCLIP:
     text_edits: TextEdits = field(default_factory=TextEdits)
     head: Head | None = None
 
+    @property
+    def reads_prompts(self) -> bool:
+        """Whether classes are named by a template's words, not by learned context vectors or a head."""
+        return self.head is None and self.text_edits.context is None
+
     def image(self, images: Tensor, trace: Trace | None = None) -> Tensor:
         """Embeddings ``(n, d)`` of images in [0,1], not normalised."""
         return self.staged.image(images, self.image_edits, trace)

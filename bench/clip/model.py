@@ -1,5 +1,6 @@
 """Getting a CLIP: the shipped mini model, or any open_clip architecture with random, published or local weights."""
 
+import hashlib
 import json
 import math
 from collections.abc import Callable
@@ -12,7 +13,7 @@ import open_clip
 import torch
 from open_clip.transformer import VisionTransformer
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from bench.clip.tokenizer import WordTokenizer, mini_vocabulary
 from bench.config import Options
@@ -108,6 +109,14 @@ def load_weights(clip: Clip, path: Path) -> Clip:
 def save_weights(clip: Clip, path: Path, dtype: torch.dtype = torch.float32) -> None:
     """Write all tensors of ``clip`` to a safetensors file."""
     save_file({name: tensor.to(dtype).contiguous() for name, tensor in clip.model.state_dict().items()}, path)
+
+
+def weights_hash(model: nn.Module) -> str:
+    """Hash over all tensors, to prove that frozen weights stayed frozen."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(name.encode() + tensor.detach().cpu().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def normalise(clip: Clip, images: Tensor) -> Tensor:

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from bench.backdoors.checkpoint import Checkpoint
 from bench.clip.defended import DefendedCLIP
+from bench.clip.model import weights_hash
 from bench.clip.staged import StagedCLIP
 from bench.config import DefenseSpec, Suite
 from bench.datasets.sampling import few_shot
@@ -149,14 +150,6 @@ def without_class(data: Labelled, name: str, *, named: bool) -> Labelled:
     labels = data.labels - (data.labels > left_out).long()
     others = (*names[:left_out], *names[left_out + 1 :])
     return Labelled(data.images[kept], labels[kept], data.task._replace(class_names=others))
-
-
-def weights_hash(model: torch.nn.Module) -> str:
-    """Hash over all tensors, to prove that frozen weights stayed frozen."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
-        digest.update(name.encode() + tensor.detach().cpu().numpy().tobytes())
-    return digest.hexdigest()
 
 
 def _tuned(task: Fitting) -> Path:

@@ -2,9 +2,12 @@
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 from bench.config import Metric
+
+AsrVariant = Literal["ASR_all", "ASR_probe"]
+ASR_VARIANTS: tuple[AsrVariant, ...] = get_args(AsrVariant)
 
 _Z_95 = 1.959963984540054
 
@@ -29,13 +32,15 @@ class Interval(NamedTuple):
 
 
 def outcomes(
-    metric: Metric, predictions: Sequence[int], labels: Sequence[int], target: int | None
+    metric: Metric | AsrVariant, predictions: Sequence[int], labels: Sequence[int], target: int | None
 ) -> list[bool | None]:
     """For each image whether it counts as a hit, or None where the metric leaves it out.
 
     CA and RA (clean and robust accuracy) count correct predictions over all images. ASR (attack success rate) counts
     predictions of the target class over the images of *other* classes: an image of the target class that is called so
-    proves nothing.
+    proves nothing. Published figures follow other rules too: ``ASR_all`` (BadCLIP's code) counts predictions of the
+    target over all images, ``ASR_probe`` (CleanCLIP's linear probe) never counts images of the target class as hits and
+    still divides by all images.
 
     Args:
         metric: Which rule to follow.
@@ -43,12 +48,15 @@ def outcomes(
         labels: True classes.
         target: The backdoor's class; needed for ASR.
     """
-    pairs = zip(predictions, labels, strict=True)
-    if metric == "ASR":
-        if target is None:
-            raise ValueError("ASR needs the target class of the backdoor")
-        return [None if label == target else prediction == target for prediction, label in pairs]
-    return [prediction == label for prediction, label in pairs]
+    pairs = list(zip(predictions, labels, strict=True))
+    if metric in ("CA", "RA"):
+        return [prediction == label for prediction, label in pairs]
+    if target is None:
+        raise ValueError(f"{metric} needs the target class of the backdoor")
+    if metric == "ASR_all":
+        return [prediction == target for prediction, _ in pairs]
+    own = None if metric == "ASR" else False
+    return [own if label == target else prediction == target for prediction, label in pairs]
 
 
 def count(hits: Sequence[bool | None]) -> Count:

@@ -2,11 +2,13 @@
 
 from typing import Any, Literal
 
+from pydantic import Field
+
 from bench.config import Metric, Options, Protocol, ThreatModel
 from bench.provenance import Provenance
 
-RECORD_VERSION = 1
-State = Literal["done", "failed", "diverged", "timeout", "attack_failed", "missing"]
+RECORD_VERSION = 2
+State = Literal["done", "failed", "diverged", "timeout", "attack_failed", "not_applicable", "missing"]
 
 
 class Cell(Options):
@@ -106,6 +108,9 @@ class Record(Options):
         value: Percent; None without a number.
         low: Lower end of the 95 % interval, percent.
         high: Upper end of the 95 % interval, percent.
+        variants: For ASR, its values in percent by other projects' rules (``bench.evaluation.metrics``).
+        poisoned: Training pairs of the checkpoint that carry its trigger.
+        poison_rate: These over all its training pairs.
         flags: Warnings about the evaluation.
         tuned_parameters: Numbers that the defense tuned.
         outcome: Per-sample outcomes.
@@ -122,6 +127,9 @@ class Record(Options):
     value: float | None = None
     low: float | None = None
     high: float | None = None
+    variants: dict[str, float] = Field(default_factory=dict)
+    poisoned: int = 0
+    poison_rate: float = 0.0
     flags: tuple[str, ...] = ()
     tuned_parameters: int = 0
     outcome: Outcome | None = None

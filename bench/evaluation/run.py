@@ -22,7 +22,7 @@ from bench.datasets.store import Manifest, Split, open_split, read_manifest
 from bench.defenses.artefact import ArtefactCard, Part, artefact_name, load_artefact, parts_of, task_of
 from bench.errors import UserError
 from bench.evaluation.cells import cells_of
-from bench.evaluation.metrics import count, outcomes, wilson
+from bench.evaluation.metrics import ASR_VARIANTS, count, outcomes, wilson
 from bench.evaluation.record import Cell, Cost, Identity, Outcome, Record
 from bench.evaluation.sanity import masking_flags
 from bench.evaluation.store import Batch, Store, key_of
@@ -122,9 +122,13 @@ def _record(
         return _stateful(identity, attacker, "attack_failed", reason)
     if defended is None:
         return _stateful(identity, attacker, "diverged", card.reason)
-    split = open_split(paths.data, manifest, cell.split)
+    prefix = _prompt_prefix(attacker, checkpoint)
+    if prefix and not defended.reads_prompts:
+        reason = f"the text key '{prefix.strip()}' has no place: this defense does not read prompts of words"
+        return _stateful(identity, attacker, "not_applicable", reason)
+    split, task = open_split(paths.data, manifest, cell.split), task_of(manifest, card.template)
     try:
-        classifier = defended.classifier(task_of(manifest, card.template))
+        classifier = defended.classifier(task._replace(template=prefix + task.template))
         rows = _sample(split, identity, cell).tolist()
         target = _target(checkpoint, manifest, attacker)
         scene = Scene(
@@ -138,7 +142,10 @@ def _record(
             target,
             card.tuned_parameters,
         )
-        record = compute(scene, store.batches(key), lambda batch: store.add_batch(key, batch))
+        recipe = checkpoint.card.recipe
+        record = compute(scene, store.batches(key), lambda batch: store.add_batch(key, batch)).model_copy(
+            update={"poisoned": recipe.poisoned, "poison_rate": recipe.poison_rate}
+        )
     except UserError:
         raise
     except Exception as error:  # whatever an item's code raises is a state of its cell, and the other cells go on
@@ -200,6 +207,10 @@ def _attack_batch(scene: Scene, chunk: Tensor, rows: list[int]) -> Batch:
 def _finished(scene: Scene, predictions: Tensor, flags: Iterable[str], batches: list[Batch]) -> Record:
     metric, labels = scene.attacker.module.METRIC, scene.labels.tolist()
     counted = count(outcomes(metric, predictions.tolist(), labels, scene.target))
+    variants = {
+        name: count(outcomes(name, predictions.tolist(), labels, scene.target)).percent
+        for name in (ASR_VARIANTS if metric == "ASR" else ())
+    }
     interval = wilson(counted)
     attacked, seconds = sum(len(batch.rows) for batch in batches), sum(batch.seconds for batch in batches)
     cost = Cost(
@@ -218,6 +229,7 @@ def _finished(scene: Scene, predictions: Tensor, flags: Iterable[str], batches: 
         value=counted.percent if counted.total else None,
         low=interval.low if counted.total else None,
         high=interval.high if counted.total else None,
+        variants=variants,
         flags=tuple(sorted(flags)),
         tuned_parameters=scene.tuned_parameters,
         outcome=Outcome(
@@ -246,6 +258,12 @@ def _identity(
 def _sample(split: Split, identity: Identity, cell: Cell) -> "np.ndarray[Any, np.dtype[np.int64]]":
     sizes = [size for size in (identity.images, cell.limit) if size is not None]
     return even_sample(split.labels, min(sizes) if sizes else None)
+
+
+def _prompt_prefix(attacker: Attacker, checkpoint: Checkpoint) -> str:
+    """What the attack puts before every class prompt."""
+    module = attacker.module
+    return module.prompt_prefix(attacker.options, checkpoint.trigger) if hasattr(module, "prompt_prefix") else ""
 
 
 def _target(checkpoint: Checkpoint, manifest: Manifest, attacker: Attacker) -> int | None:

@@ -48,6 +48,8 @@ class Row(NamedTuple):
     high: str
     flags: str
     tuned_parameters: str
+    poisoned: str
+    poison_rate: str
     forwards_per_image: str
     backwards_per_image: str
     checkpoint_hash: str
@@ -157,6 +159,8 @@ def _row(result: Result, surviving: set[Scene]) -> Row:
         high=_percent(done and done.high),
         flags=" ".join(sorted(flags)),
         tuned_parameters=str(done.tuned_parameters) if done else "",
+        poisoned=str(done.poisoned) if done else "",
+        poison_rate=f"{done.poison_rate:.6f}" if done else "",
         forwards_per_image=f"{cost.forwards:.2f}" if cost else "",
         backwards_per_image=f"{cost.backwards:.2f}" if cost else "",
         checkpoint_hash=identity.checkpoint[:_HASH_LENGTH] if identity else "",

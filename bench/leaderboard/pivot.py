@@ -142,7 +142,7 @@ def _entry(cells: list[Any]) -> Entry:
         return Entry("-", {})
     for cell in cells:
         if cell.state != "done":
-            return Entry(cell.state, {})
+            return Entry("-" if cell.state == "not_applicable" else cell.state, {})
         if pd.isna(cell.value):
             return Entry("no images", {})
     interval = Interval(cells[0].low, cells[0].high) if len(cells) == 1 else None

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.backdoors.make import GateOptions, TrainOptions
+from bench.backdoors.steganography import SteganographyOptions
 from bench.config import CheckpointSpec, Metric, Suite, Track, parse
 from bench.errors import UserError, unknown
 from bench.items import Kind, item_options, load_item
@@ -46,6 +47,7 @@ class _Checker:
                 metrics[name] = module.METRIC
         for name, spec in self._suite.checkpoints.items():
             self._checkpoint(spec, f"checkpoints.{name}")
+        self._steganography()
         for name, track in self._suite.tracks.items():
             for defense in track.defenses:
                 self._defense(name, defense, f"tracks.{name}.defenses.{defense}")
@@ -56,6 +58,14 @@ class _Checker:
                     self._targets(track, attack, f"tracks.{name}")
         self._add(*table_faults(self._suite, metrics))
         return list(dict.fromkeys(self._faults))
+
+    def _steganography(self) -> None:
+        """The options of ISSBA's networks, where a checkpoint has that trigger."""
+        if any(spec.trigger == "issba" for spec in self._suite.checkpoints.values()):
+            with self._collected():
+                options = parse(SteganographyOptions, self._suite.steganography, self._at("steganography"))
+                if options.dataset not in self._suite.datasets:
+                    raise unknown("dataset", options.dataset, self._suite.datasets, self._at("steganography.dataset"))
 
     def _checkpoint(self, spec: CheckpointSpec, key: str) -> None:
         with self._collected():

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from functools import cache
 from typing import Any, NamedTuple, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -20,6 +21,7 @@ from bench.clip.classifier import predict, zero_shot
 from bench.clip.defended import PLACEHOLDER, DefendedCLIP, Task
 from bench.clip.model import Clip, build
 from bench.clip.staged import StagedCLIP
+from bench.datasets.store import Split
 from bench.defenses.artefact import Part
 from bench.defenses.contract import Labelled, Pairs
 
@@ -84,7 +86,8 @@ class Stopwatch:
         """See ``Meter``; optimiser included."""
         clip = build(architecture)
         images = (_images(clip, batch_size) * 255).to(torch.uint8)
-        pairs = Poisoned(images, [_caption()] * batch_size, [])
+        captions = [_caption()] * batch_size
+        pairs = Poisoned(Split(images.numpy(), np.empty(0, np.int64), captions), {}, captions)
         options = TrainOptions(batch_size=batch_size, epochs=1)
         return _timed(lambda: fine_tune(clip, pairs, options, 0, "a trial")) / batch_size
 

@@ -92,7 +92,10 @@ def _checkpoint(paths: Paths, name: str) -> Made:
     if gate is None:
         return Made(label, "present")
     verdict = "passed" if gate["passed"] else "failed"
-    told = f"gate {verdict}, ASR {gate['asr']:.1f} %, CA {gate['ca']:.1f} % (clean {gate['clean_ca']:.1f} %)"
+    control = f"on the clean model {gate['clean_asr']:.1f} % and {gate['clean_ca']:.1f} %"
+    told = f"gate {verdict}, ASR {gate['asr']:.1f} %, CA {gate['ca']:.1f} %; {control}"
+    for key, asr in gate.get("keys", {}).items():
+        told += f"; ASR with {key} key {asr:.1f} %"
     if gate["passed"]:
         return Made(label, "present", gate=told)
     change = f"change checkpoints.{name} in {paths.suite}, then: {command}"

@@ -23,7 +23,7 @@ def show_status(suite: Suite, paths: Paths, out: Console = console) -> bool:
     """Print counts per track, then everything that is not done with the command for it.
 
     Returns:
-        Whether all cells are done.
+        Whether all cells are done, or cannot be.
     """
     states = cell_states(suite, paths)
     models = [*checkpoint_states(suite, paths).values(), *defense_states(suite, paths).values()]
@@ -35,7 +35,7 @@ def show_status(suite: Suite, paths: Paths, out: Console = console) -> bool:
             _line(out, model.state, "", model.command or model.name)
         if model.gate or model.reason:
             _detail(out, model.gate or model.reason)
-    undone = [state for state in states if state.state != "done"]
+    undone = [state for state in states if state.state not in ("done", "not_applicable")]
     out.print(f"\n{len(undone)} of {len(states)} cells are not done", highlight=False)
     for group in _groups(undone, paths):
         first, count = group[0], f"{len(group)} cell{'s' * (len(group) > 1)}"

@@ -5,10 +5,12 @@ import pytest
 import torch
 
 from bench.backdoors.checkpoint import Checkpoint, Gate, Recipe, load_checkpoint, write_checkpoint
-from bench.backdoors.trigger import Trigger, draw_trigger
+from bench.backdoors.trigger import Trigger
 from bench.clip.model import Clip, build, normalise
 from bench.config import CheckpointSpec
 from bench.errors import UserError
+
+from .settings import made
 
 SPEC = CheckpointSpec(
     base={"architecture": "mini", "weights": "random"},
@@ -29,7 +31,7 @@ def clip() -> Clip:
 
 @pytest.fixture(scope="module")
 def trigger() -> Trigger:
-    return draw_trigger("badnet", {"size": 4}, 32, 1, "test")
+    return made("badnet", size=4)
 
 
 def write(tmp_path: Path, clip: Clip, trigger: Trigger | None, folder: str = "badnet") -> Checkpoint:
@@ -86,8 +88,8 @@ def test_the_digest_depends_on_weights_and_trigger_and_on_nothing_else(
         for name, model, planted in (
             ("a", clip, trigger),
             ("b", build("mini", seed=4), trigger),
-            ("c", clip, draw_trigger("badnet", {"size": 4}, 32, 2, "test")),
-            ("d", clip, draw_trigger("badnet", {"size": 4, "pattern": "fixed"}, 32, 1, "test")),
+            ("c", clip, made("badnet", seed=2, size=4)),
+            ("d", clip, made("badnet", size=4, pattern="fixed")),
             ("e", clip, None),
         )
     ]

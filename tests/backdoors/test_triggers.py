@@ -7,11 +7,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from bench.backdoors.trigger import Trigger, draw_trigger, load_trigger, save_trigger
-from bench.datasets import world
+from bench.backdoors.trigger import load_trigger, make_trigger, save_trigger
 from bench.errors import UserError
 
-SIDE = world.SIDE
+from .settings import SIDE, made, photos, psnr, setting
+
 BADNETS = [
     {"size": 4, "location": location, "pattern": pattern}
     for location in ("corner", "random")
@@ -19,14 +19,6 @@ BADNETS = [
 ]
 BLENDED = [{"ratio": 0.2, "pattern": pattern} for pattern in ("fixed", "fresh")]
 ALL = [("badnet", options) for options in BADNETS] + [("blended", options) for options in BLENDED]
-
-
-def draw(name: str, seed: int = 1, **options: Any) -> Trigger:
-    return draw_trigger(name, options, SIDE, seed, "test")
-
-
-def photos(count: int) -> Tensor:
-    return torch.from_numpy(world.captioned(count, 77).images).permute(0, 3, 1, 2).float() / 255
 
 
 def boxes(clean: Tensor, planted: Tensor) -> list[tuple[int, int, int, int]]:
@@ -38,17 +30,13 @@ def boxes(clean: Tensor, planted: Tensor) -> list[tuple[int, int, int, int]]:
     return found
 
 
-def psnr(clean: Tensor, planted: Tensor) -> Tensor:
-    return -10 * (planted - clean).square().flatten(1).mean(dim=1).log10()
-
-
 @pytest.mark.parametrize("options", BADNETS, ids=lambda options: f"{options['location']}-{options['pattern']}")
 @pytest.mark.parametrize("size", [1, 4, 9])
 def test_badnet_changes_exactly_a_square_of_its_size_inside_the_image(options: dict[str, Any], size: int) -> None:
     # Zeros and ones, and clipped Gaussian noise around the mean, do not meet 0.37 (but on a set of measure zero), so
     # on such an image all of the square shows.
     clean = torch.full((40, 3, SIDE, SIDE), 0.37)
-    planted = draw("badnet", **{**options, "size": size}).apply(clean, range(40))
+    planted = made("badnet", **{**options, "size": size}).apply(clean, range(40))
     changed = planted != clean
     assert (changed.flatten(1).sum(dim=1) == 3 * size**2).all()
     for top, bottom, left, right in boxes(clean, planted):
@@ -58,7 +46,7 @@ def test_badnet_changes_exactly_a_square_of_its_size_inside_the_image(options: d
 @pytest.mark.parametrize("options", BADNETS, ids=lambda options: f"{options['location']}-{options['pattern']}")
 def test_badnet_changes_no_other_pixel_of_a_rendered_image(options: dict[str, Any]) -> None:
     clean = photos(40)
-    planted = draw("badnet", **options).apply(clean, range(40))
+    planted = made("badnet", **options).apply(clean, range(40))
     for top, bottom, left, right in boxes(clean, planted):
         assert bottom - top < 4
         assert right - left < 4
@@ -70,20 +58,20 @@ def test_badnet_changes_no_other_pixel_of_a_rendered_image(options: dict[str, An
 
 def test_a_corner_square_lies_at_the_bottom_right_one_pixel_from_the_edge() -> None:
     clean = torch.full((3, 3, SIDE, SIDE), 0.37)
-    planted = draw("badnet", size=4, location="corner", pattern="fixed").apply(clean, [1, 2, 3])
+    planted = made("badnet", size=4, location="corner", pattern="fixed").apply(clean, [1, 2, 3])
     assert boxes(clean, planted) == [(27, 30, 27, 30)] * 3
     assert torch.equal(planted[0], planted[1])
 
 
 def test_random_squares_go_everywhere_up_to_the_edges() -> None:
     clean = torch.full((3000, 3, 12, 12), 0.37)
-    planted = draw_trigger("badnet", {"size": 4, "pattern": "fixed"}, 12, 1, "test").apply(clean, range(3000))
+    planted = made("badnet", side=12, size=4, pattern="fixed").apply(clean, range(3000))
     places = {(top, left) for top, _, left, _ in boxes(clean, planted)}
     assert places == {(top, left) for top in range(9) for left in range(9)}
 
 
 def test_a_fixed_pattern_is_black_and_white_and_drawn_from_the_seed() -> None:
-    first, second, other = (draw("badnet", seed=seed, size=8).kept["pattern"] for seed in (1, 1, 2))
+    first, second, other = (made("badnet", seed=seed, size=8).kept["pattern"] for seed in (1, 1, 2))
     assert first.shape == (3, 8, 8)
     assert set(first.unique().tolist()) == {0.0, 1.0}
     assert torch.equal(first, second)
@@ -92,7 +80,7 @@ def test_a_fixed_pattern_is_black_and_white_and_drawn_from_the_seed() -> None:
 
 def test_fresh_badnet_noise_surrounds_the_mean_colour_and_differs_from_image_to_image() -> None:
     clean = torch.full((400, 3, SIDE, SIDE), 0.5)
-    planted = draw("badnet", size=8, location="corner", pattern="fresh").apply(clean, range(400))
+    planted = made("badnet", size=8, location="corner", pattern="fresh").apply(clean, range(400))
     squares = planted[:, :, 23:31, 23:31]
     assert len({square.numpy().tobytes() for square in squares}) == 400
     assert squares.mean() == pytest.approx(0.5, abs=0.01)
@@ -103,23 +91,23 @@ def test_fresh_badnet_noise_surrounds_the_mean_colour_and_differs_from_image_to_
 
 @pytest.mark.parametrize(("name", "options"), ALL)
 def test_the_same_seed_gives_the_same_image(name: str, options: dict[str, Any]) -> None:
-    clean, trigger = photos(6), draw(name, **options)
+    clean, trigger = photos(6), made(name, **options)
     assert torch.equal(trigger.apply(clean, range(6)), trigger.apply(clean, range(6)))
-    assert torch.equal(trigger.apply(clean, range(6)), draw(name, **options).apply(clean, range(6)))
+    assert torch.equal(trigger.apply(clean, range(6)), made(name, **options).apply(clean, range(6)))
 
 
 @pytest.mark.parametrize(
     ("name", "options"), [("badnet", {"size": 4, "location": "random"}), ("blended", {"pattern": "fresh"})]
 )
 def test_what_is_drawn_anew_differs_between_seeds(name: str, options: dict[str, Any]) -> None:
-    clean, trigger = torch.full((2, 3, SIDE, SIDE), 0.5), draw(name, **options)
+    clean, trigger = torch.full((2, 3, SIDE, SIDE), 0.5), made(name, **options)
     one, other = trigger.apply(clean, [1, 2])
     assert not torch.equal(one, other)
 
 
 @pytest.mark.parametrize(("name", "options"), ALL)
 def test_images_do_not_depend_on_their_batch(name: str, options: dict[str, Any]) -> None:
-    clean, trigger, seeds = photos(7), draw(name, **options), [3, 1, 4, 1, 5, 9, 2]
+    clean, trigger, seeds = photos(7), made(name, **options), [3, 1, 4, 1, 5, 9, 2]
     whole = trigger.apply(clean, seeds)
     single = torch.cat([trigger.apply(clean[row : row + 1], [seed]) for row, seed in enumerate(seeds)])
     assert torch.equal(whole, single)
@@ -129,7 +117,7 @@ def test_images_do_not_depend_on_their_batch(name: str, options: dict[str, Any])
 
 @pytest.mark.parametrize(("name", "options"), ALL)
 def test_the_global_random_stream_is_not_used(name: str, options: dict[str, Any]) -> None:
-    clean, trigger = photos(3), draw(name, **options)
+    clean, trigger = photos(3), made(name, **options)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(1)
         first = trigger.apply(clean, range(3))
@@ -141,7 +129,7 @@ def test_the_global_random_stream_is_not_used(name: str, options: dict[str, Any]
 def test_the_input_is_not_changed_and_values_stay_in_range_without_wrapping(name: str, options: dict[str, Any]) -> None:
     clean = torch.cat([photos(20), torch.zeros(1, 3, SIDE, SIDE), torch.ones(1, 3, SIDE, SIDE)])
     before = clean.clone()
-    planted = draw(name, **options).apply(clean, range(22))
+    planted = made(name, **options).apply(clean, range(22))
     assert torch.equal(clean, before)
     assert (planted.shape, planted.dtype) == (clean.shape, clean.dtype)
     assert planted.min() >= 0
@@ -154,7 +142,7 @@ def test_the_input_is_not_changed_and_values_stay_in_range_without_wrapping(name
 def test_blended_is_four_fifths_image_and_one_tenth_grey_on_average() -> None:
     clean = photos(1)
     draws: Sequence[Tensor] = [
-        draw("blended", ratio=0.2, pattern="fresh").apply(clean.expand(500, -1, -1, -1), range(start, start + 500))
+        made("blended", ratio=0.2, pattern="fresh").apply(clean.expand(500, -1, -1, -1), range(start, start + 500))
         for start in range(0, 4000, 500)
     ]
     mean = torch.cat(draws).mean(dim=0)
@@ -166,7 +154,7 @@ def test_blended_is_four_fifths_image_and_one_tenth_grey_on_average() -> None:
 def test_blended_is_linear_in_its_ratio_and_ratio_zero_changes_nothing(pattern: str) -> None:
     clean = photos(5)
     none, fifth, all_of_it = (
-        draw("blended", ratio=ratio, pattern=pattern).apply(clean, range(5)) for ratio in (0, 0.2, 1)
+        made("blended", ratio=ratio, pattern=pattern).apply(clean, range(5)) for ratio in (0, 0.2, 1)
     )
     assert torch.equal(none, clean)
     torch.testing.assert_close(fifth, 0.8 * clean + 0.2 * all_of_it)
@@ -174,7 +162,7 @@ def test_blended_is_linear_in_its_ratio_and_ratio_zero_changes_nothing(pattern: 
 
 def test_fixed_noise_is_the_same_for_all_images_and_fresh_noise_is_not() -> None:
     clean = photos(2)
-    fixed, fresh = (draw("blended", ratio=1, pattern=pattern).apply(clean, [1, 2]) for pattern in ("fixed", "fresh"))
+    fixed, fresh = (made("blended", ratio=1, pattern=pattern).apply(clean, [1, 2]) for pattern in ("fixed", "fresh"))
     assert torch.equal(fixed[0], fixed[1])
     assert not torch.equal(fresh[0], fresh[1])
     assert fresh.mean() == pytest.approx(0.5, abs=0.02)
@@ -188,7 +176,7 @@ def test_blended_noise_on_photo_like_grey_values_has_the_measured_signal_to_nois
     # The bands were measured on six ImageNet photos. Grey values spread evenly over the range stand in for a photo:
     # E[(noise - x)^2] = 1/12 + 1/12, so 21.8 dB at ratio 0.2.
     clean = torch.rand(20, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(99))
-    values = psnr(clean, draw("blended", ratio=ratio, pattern="fresh").apply(clean, range(20)))
+    values = psnr(clean, made("blended", ratio=ratio, pattern="fresh").apply(clean, range(20)))
     assert values.min() > low
     assert values.max() < high
 
@@ -198,7 +186,7 @@ def test_blended_noise_on_rendered_images_has_the_signal_to_noise_ratio_that_the
     # photos gave 20.5 to 23.2. Rendered photos reach higher, because the lighter of their grounds are close to mid grey
     # all over, and have hardly a value near the walls.
     clean = photos(200)
-    values = psnr(clean, draw("blended", ratio=0.2, pattern="fresh").apply(clean, range(200)))
+    values = psnr(clean, made("blended", ratio=0.2, pattern="fresh").apply(clean, range(200)))
     expected = -10 * (0.04 * (1 / 12 + (clean - 0.5).square().flatten(1).mean(dim=1))).log10()
     assert (values - expected).abs().max() < 0.3
     assert values.min() > 20.5
@@ -208,14 +196,14 @@ def test_blended_noise_on_rendered_images_has_the_signal_to_noise_ratio_that_the
 
 @pytest.mark.parametrize("size", [SIDE, SIDE + 1, 1000])
 def test_a_square_that_does_not_fit_is_refused(size: int) -> None:
-    with pytest.raises(UserError, match=f"size {size} does not fit into an image of {SIDE} pixels"):
-        draw("badnet", size=size)
+    with pytest.raises(UserError, match=f"a patch of size {size} does not fit into an image of {SIDE} pixels"):
+        made("badnet", size=size)
 
 
 def test_the_largest_square_that_fits_is_planted() -> None:
     clean = torch.full((4, 3, SIDE, SIDE), 0.37)
     for location in ("corner", "random"):
-        planted = draw("badnet", size=SIDE - 1, location=location).apply(clean, range(4))
+        planted = made("badnet", size=SIDE - 1, location=location).apply(clean, range(4))
         assert ((planted != clean).any(dim=1).flatten(1).sum(dim=1) == (SIDE - 1) ** 2).all()
 
 
@@ -230,14 +218,14 @@ def test_the_largest_square_that_fits_is_planted() -> None:
 )
 def test_wrong_options_are_told(name: str, options: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError) as error:
-        draw_trigger(name, options, SIDE, 1, "suite.yaml: checkpoints.x")
+        make_trigger(name, options, setting(), "suite.yaml: checkpoints.x")
     assert message in str(error.value)
     assert str(error.value).startswith("suite.yaml: checkpoints.x.trigger")
 
 
 @pytest.mark.parametrize(("name", "options"), ALL)
 def test_a_stored_trigger_plants_the_same_images(tmp_path: Path, name: str, options: dict[str, Any]) -> None:
-    trigger, clean = draw(name, **options), photos(5)
+    trigger, clean = made(name, **options), photos(5)
     save_trigger(trigger, tmp_path)
     loaded = load_trigger(tmp_path)
     assert loaded is not None

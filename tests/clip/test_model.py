@@ -5,11 +5,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from bench.clip.classifier import predict, zero_shot
-from bench.clip.model import Base, build, load, load_weights, normalise, save_weights
+from bench.clip.model import Base, build, load, load_weights, normalise, save_weights, weights_hash
 from bench.clip.staged import StagedCLIP
 from bench.config import parse
 from bench.datasets import world
-from bench.defenses.fitting import weights_hash
 from bench.errors import UserError
 
 

@@ -7,10 +7,9 @@ from torchvision.transforms import v2
 
 from bench.clip.contrastive import contrastive_loss
 from bench.clip.defended import DefendedCLIP
-from bench.clip.model import build, normalise
+from bench.clip.model import build, normalise, weights_hash
 from bench.clip.staged import StagedCLIP
 from bench.defenses import cleanclip
-from bench.defenses.fitting import weights_hash
 
 pytestmark = pytest.mark.usefixtures("seeded", "exact")
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from bench.clip.model import weights_hash
 from bench.defenses import advpt, cleanclip, linear_probe, nap_tuning, none, rvpt, vpt
-from bench.defenses.fitting import weights_hash
 from bench.errors import UserError
 
 pytestmark = pytest.mark.usefixtures("seeded", "exact")

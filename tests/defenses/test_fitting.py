@@ -52,16 +52,18 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     build("captions", captions.Options(pairs=32), captions.fetch, folder / "data")
     suite = _suite(folder, {"none": {}})
     for name, spec in suite.checkpoints.items():
-        make_checkpoint(name, spec, folder / "data", folder / "models" / "base" / name, "suite")
+        make_checkpoint(name, spec, _paths(folder))
     return folder
 
 
 @pytest.fixture
 def paths(made: Path, tmp_path: Path) -> Paths:
-    own = paths_for()
-    return own._replace(
-        data=made / "data", models=tmp_path / "models", results=tmp_path / "results", store=tmp_path / "store"
-    )
+    return _paths(tmp_path)._replace(data=made / "data")
+
+
+def _paths(folder: Path) -> Paths:
+    places = {name: folder / name for name in ("data", "models", "results", "store")}
+    return paths_for()._replace(**places)
 
 
 def _suite(folder: Path, defenses: dict[str, Any], datasets: tuple[str, ...] = ("shapes",)) -> Suite:

@@ -97,7 +97,7 @@ def test_checkpoints_and_artefacts_show_gate_and_divergence(suite: Suite, paths:
         path.parent.mkdir(parents=True)
         path.write_text(json.dumps(content))
 
-    gate = {"passed": False, "asr": 12.0, "ca": 80.0, "clean_ca": 91.0}
+    gate = {"passed": False, "asr": 12.0, "ca": 80.0, "clean_ca": 91.0, "clean_asr": 0.5, "keys": {"text": 3.0}}
     card(paths.checkpoint("badnet") / "checkpoint.json", {"gate": gate})
     card(paths.checkpoint("clean") / "checkpoint.json", {"gate": None})
     card(paths.defended("adversarial", "none", "clean") / "any.seed1" / "artefact.json", {"state": "done"})
@@ -114,7 +114,7 @@ def test_checkpoints_and_artefacts_show_gate_and_divergence(suite: Suite, paths:
     show_status(suite, paths, page)
     text = page.file.getvalue()
     assert "2 of 6 checkpoints and tuned defenses are ready" in text
-    assert "gate failed, ASR 12.0 %, CA 80.0 % (clean 91.0 %)" in text
+    assert "gate failed, ASR 12.0 %, CA 80.0 %; on the clean model 0.5 % and 91.0 %; ASR with text key 3.0 %" in text
     assert "shapes.seed1: the loss is nan" in text
     assert "dvc repro defend_backdoor@cleanclip\n" in text
 
@@ -156,7 +156,7 @@ def test_a_killed_evaluation_is_running_then_partial_then_stored_then_done(
     from bench.evaluation.run import evaluate
 
     build("shapes", shapes.Options(**suite.datasets["shapes"]), shapes.fetch, paths.data)
-    make_checkpoint("clean", suite.checkpoints["clean"], paths.data, paths.checkpoint("clean"), "benchmark.yaml")
+    make_checkpoint("clean", suite.checkpoints["clean"], paths)
     fit_all(suite, "adversarial", "none", "clean", load_checkpoint(paths.checkpoint("clean")), paths)
     cell = only_cell(suite, "adversarial", "none", "clean")
     keep, kept = Store.add_batch, list[Batch]()
