@@ -122,6 +122,20 @@ class TableSpec(Options):
     names: dict[str, str] = {}
 
 
+class AnalysisSpec(Options):
+    """One figure or one table that is more than a pivot of the cells.
+
+    Attributes:
+        method: Id of the analysis file.
+        title: Heading.
+        options: The analysis file's own options.
+    """
+
+    method: str
+    title: str
+    options: dict[str, Any] = {}
+
+
 class Suite(Options):
     """The whole of a ``benchmark.yaml``."""
 
@@ -131,6 +145,7 @@ class Suite(Options):
     attacks: dict[str, AttackSpec]
     tracks: dict[str, Track]
     tables: dict[str, TableSpec]
+    analyses: dict[str, AnalysisSpec] = {}
 
     @cached_property
     def control(self) -> str:

@@ -28,6 +28,7 @@ from bench.defenses.contract import Labelled, Pairs, Tensors
 from bench.errors import UserError, unknown
 from bench.files import replace_folder, sha256_of
 from bench.items import item_options, load_item, source_hash
+from bench.memory import peak_memory_mb
 from bench.paths import Paths
 from bench.provenance import Provenance, provenance
 
@@ -55,9 +56,11 @@ class ArtefactCard(Options):
         state: ``done``, or ``diverged`` if a loss was not finite.
         reason: For people.
         tuned_parameters: Numbers that were tuned.
+        training_samples: Images, or pairs, that it was tuned on; the most over its parts.
         files: Hash of each part's tensors.
         sources: Hash of each part's code.
         wall_s: Seconds of training.
+        peak_memory_mb: Most memory of the process by the end of the training or, on an accelerator, of its tensors.
         provenance: Where it was tuned.
     """
 
@@ -71,9 +74,11 @@ class ArtefactCard(Options):
     state: Literal["done", "diverged"]
     reason: str = ""
     tuned_parameters: int = 0
+    training_samples: int = 0
     files: dict[str, str]
     sources: dict[str, str]
     wall_s: float
+    peak_memory_mb: float = 0.0
     provenance: Provenance
 
     @property
@@ -226,7 +231,7 @@ def _tuned(task: Tuning) -> Path:
 
 def _fit(task: Tuning, folder: Path) -> ArtefactCard:
     """Tune all parts, one after the other, and write their tensors into ``folder``."""
-    clip, start, reason, tuned = task.checkpoint.clip, time.monotonic(), "", 0
+    clip, start, reason, tuned, samples = task.checkpoint.clip, time.monotonic(), "", 0, 0
     victim = DefendedCLIP(StagedCLIP(clip))
     clip.model.requires_grad_(False)
     frozen = weights_hash(clip.model)
@@ -234,10 +239,12 @@ def _fit(task: Tuning, folder: Path) -> ArtefactCard:
         for part in task.parts:
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(task.seed)
-                tensors: Tensors = part.module.fit(victim, task.data_for(part), part.options)
+                data = task.data_for(part)
+                tensors: Tensors = part.module.fit(victim, data, part.options)
             stored = {name: tensor.contiguous() for name, tensor in tensors.items()}
             save_file(stored, folder / f"{part.name}.safetensors")
             tuned += tuned_parameters(part.module, tensors)
+            samples = max(samples, training_samples(part.module, data, part.options))
             victim = part.module.load(tensors, victim, part.options)
     except FloatingPointError as error:
         reason = str(error)
@@ -248,8 +255,10 @@ def _fit(task: Tuning, folder: Path) -> ArtefactCard:
         state="diverged" if reason else "done",
         reason=reason,
         tuned_parameters=tuned,
+        training_samples=samples,
         files={path.stem: sha256_of(path) for path in sorted(folder.glob("*.safetensors"))},
         wall_s=round(time.monotonic() - start, 3),
+        peak_memory_mb=peak_memory_mb(),
         provenance=provenance(),
     )
 
@@ -259,6 +268,13 @@ def tuned_parameters(module: Any, tensors: dict[str, Tensor]) -> int:
     if hasattr(module, "tuned_parameters"):
         return int(module.tuned_parameters(tensors))
     return sum(tensor.numel() for tensor in tensors.values())
+
+
+def training_samples(module: Any, data: Labelled | Pairs | None, options: Options) -> int:
+    """How many images or pairs a defense was tuned on: all that it was handed, unless its file says otherwise."""
+    if hasattr(module, "training_samples"):
+        return int(module.training_samples(data, options))
+    return 0 if data is None else len(data.images)
 
 
 def task_of(manifest: Manifest) -> Task:

@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from bench.analyses.references import faults_of
+from bench.analyses.run import name_faults, open_analysis
 from bench.backdoors.make import GateOptions, TrainOptions
 from bench.config import CheckpointSpec, Metric, Suite, Track, parse
 from bench.errors import UserError, unknown
@@ -55,6 +57,8 @@ class _Checker:
                 if metrics.get(attack) == "ASR":
                     self._targets(track, attack, f"tracks.{name}")
         self._add(*table_faults(self._suite, metrics))
+        for name in self._suite.analyses:
+            self._analysis(name)
         return list(dict.fromkeys(self._faults))
 
     def _checkpoint(self, spec: CheckpointSpec, key: str) -> None:
@@ -87,6 +91,13 @@ class _Checker:
             if module is not None and module.TUNES_ON == "labels":
                 for dataset in track.datasets:
                     self._add(*self._data.has_shots(dataset, self._suite.protocol.shots, key))
+
+    def _analysis(self, name: str) -> None:
+        key = f"analyses.{name}"
+        with self._collected():
+            _, options = open_analysis(self._suite, name, self._at(key))
+            self._faults += [*name_faults(self._suite, name, self._at(key))]
+            self._faults += [*faults_of(options, self._suite, self._at(f"{key}.options"))]
 
     def _targets(self, track: Track, attack: str, key: str) -> None:
         """Where a backdoor's success is counted, there must be a backdoor, and its class."""

@@ -86,6 +86,7 @@ def used_items(suite: Suite, kind: Kind) -> set[str]:
         "backdoors": (checkpoint.trigger for checkpoint in suite.checkpoints.values()),
         "attacks": suite.attacks,
         "defenses": (part for track in suite.tracks.values() for name in track.defenses for part in name.split("+")),
+        "analyses": (analysis.method for analysis in suite.analyses.values()),
     }
     return set(used[kind])
 
