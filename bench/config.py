@@ -200,16 +200,17 @@ def _known_keys(model: type[BaseModel], path: list[str]) -> list[str]:
     """The keys allowed at ``path``: walk down the fields, over mapping keys and list positions."""
     for name in path:
         if name in model.model_fields:
-            inner = _models_in(model.model_fields[name].annotation)
+            inner = models_in(model.model_fields[name].annotation)
             if inner:
                 model = inner[0]
     return list(model.model_fields)
 
 
-def _models_in(annotation: Any) -> list[type[BaseModel]]:
+def models_in(annotation: Any) -> list[type[BaseModel]]:
+    """The models in a type, such as in ``dict[str, Model] | None``."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation]
-    return [found for part in getattr(annotation, "__args__", ()) for found in _models_in(part)]
+    return [found for part in getattr(annotation, "__args__", ()) for found in models_in(part)]
 
 
 def _check_references(suite: Suite, where: str) -> None:

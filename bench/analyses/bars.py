@@ -1,7 +1,8 @@
-"""Defenses side by side in several scenarios: in-dataset, open-vocabulary, cross-dataset, cross-domain (RVPT, figure 4).
+"""Defenses side by side in-dataset, with an open vocabulary, across datasets and across domains (RVPT, figure 4).
 
 Read from ``cells.csv``: one panel for each checkpoint, one group of bars for each scenario. Whiskers are 95 % intervals
-(Wilson); over several seeds the bar is the mean and the whisker spans the intervals of all.
+(Wilson); over several seeds the bar is the mean and the whisker spans the intervals of all. A cross stands where a cell
+has no value.
 """
 
 from collections.abc import Iterable

@@ -52,13 +52,13 @@ def table(frame: pd.DataFrame, options: Options) -> str:
     header = ["model", "training time", "memory (MB)", "tuned parameters", "training samples"]
     lines = [
         [
-            line.model,
-            _time(line.wall_s) if line.state == "done" else line.state,
-            f"{line.peak_memory_mb:,.0f}",
-            f"{line.tuned_parameters:,}",
-            f"{line.training_samples:,}",
+            line["model"],
+            _time(line["wall_s"]) if line["state"] == "done" else line["state"],
+            f"{line['peak_memory_mb']:,.0f}",
+            f"{line['tuned_parameters']:,}",
+            f"{line['training_samples']:,}",
         ]
-        for line in frame.itertuples()
+        for line in frame.to_dict("records")
     ]
     body = tabulate(lines, header, tablefmt="pipe", disable_numparse=True, colalign=["left", *["right"] * 4])
     return f"{body}\n\nTime is h:mm:ss. Trained on: {', '.join(frame['device'].unique())}."

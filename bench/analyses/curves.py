@@ -2,8 +2,10 @@
 
 Read from ``cells.csv``; the place on the axis is the defense's option in the suite. One panel for each setting, one
 colour for each checkpoint; solid lines are ASR, dashed lines CA. Bands are the 95 % intervals (Wilson); over several
-seeds the line is the mean and the band spans the intervals of all.
+seeds the line is the mean and the band spans the intervals of all. A cross stands where a cell has no value.
 """
+
+from typing import Literal
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -17,7 +19,7 @@ from bench.analyses.readings import over_seeds, readings, setting
 from bench.analyses.references import CellReference
 from bench.config import Options as Closed
 
-_DASHES = {"ASR": "-", "CA": "--"}
+_DASHES: dict[str, Literal["-", "--"]] = {"ASR": "-", "CA": "--"}
 
 
 class Panel(CellReference):
@@ -26,8 +28,8 @@ class Panel(CellReference):
     Attributes:
         defenses: Ids that differ in one option, in any order.
         option: Which option.
-        counted_from: Show this number minus the option: RVPT's ``depth`` counts blocks without prompts, its figure those
-            with prompts.
+        counted_from: Show this number minus the option: RVPT's ``depth`` counts the blocks without prompts, its figure
+            those with prompts.
         logarithmic: Whether the axis is.
     """
 
@@ -64,10 +66,11 @@ def draw(frame: pd.DataFrame, options: Options) -> Figure:
     axes = style.panels(picture, rows, columns, len(options.panels), sharey=True)
     for letter, axis, (name, panel) in zip("abcdefghijklmnopqrstuvwxyz", axes, options.panels.items(), strict=False):
         found = frame[frame["panel"] == name]
-        for (checkpoint, metric), line in over_seeds(found, ["checkpoint", "metric", "x"]).groupby(
-            ["checkpoint", "metric"], sort=False
-        ):
-            _draw_line(axis, line.sort_values("x"), colour[checkpoint], mark[checkpoint], _DASHES[metric])
+        means = over_seeds(found, ["checkpoint", "metric", "x"]).sort_values("x")
+        for checkpoint in found["checkpoint"].unique():
+            for metric, dash in _DASHES.items():
+                line = means[(means["checkpoint"] == checkpoint) & (means["metric"] == metric)]
+                _draw_line(axis, line, colour[checkpoint], mark[checkpoint], dash)
         axis.set_title(f"({letter})")
         axis.set_xlabel(name)
         axis.set_ylim(-3, 103)
@@ -96,7 +99,7 @@ def _measure(source: Source, name: str, panel: Panel) -> pd.DataFrame:
     return found
 
 
-def _draw_line(axis: Axes, line: pd.DataFrame, colour: str, marker: str, dash: str) -> None:
+def _draw_line(axis: Axes, line: pd.DataFrame, colour: str, marker: str, dash: Literal["-", "--"]) -> None:
     axis.fill_between(line["x"], line["low"], line["high"], color=colour, alpha=0.15, linewidth=0)
     axis.plot(line["x"], line["value"], color=colour, marker=marker, linestyle=dash)
     lost = line[line["value"].isna()]

@@ -44,7 +44,7 @@ class Options(ImageReference):
 
 
 def measure(source: Source, options: Options) -> pd.DataFrame:
-    """One line for each model and image; ``hit`` is 1 where the trigger calls up the target, empty where none counts."""
+    """One line for each model and image; ``hit`` says whether the trigger calls up the target, where that counts."""
     sample = open_sample(source, options)
     changes = {"": options.perturbation.open(source, sample.image_size)}
     return pd.concat(
@@ -69,8 +69,8 @@ def draw(frame: pd.DataFrame, options: Options) -> Figure:
     models = list(frame["model"].unique())
     rows, columns = style.grid_of(len(models), 4)
     picture = style.figure(0.4 + 2.3 * columns, 0.6 + 2.4 * rows)
-    lowest = float(frame[list(_QUANTITIES)].min(axis=None))
-    bins = np.linspace(lowest, max(1.0, lowest + 1e-6), options.bins + 1)
+    lowest = float(np.nanmin(frame[list(_QUANTITIES)].to_numpy()))
+    bins: list[float] = np.linspace(min(lowest, 0.99), 1, options.bins + 1).tolist()
     axes = style.panels(picture, rows, columns, len(models), sharex=True, sharey=True)
     for panel, model in zip(axes, models, strict=True):
         _draw_panel(panel, frame[frame["model"] == model], bins)
@@ -82,7 +82,7 @@ def draw(frame: pd.DataFrame, options: Options) -> Figure:
     return picture
 
 
-def _draw_panel(panel: Axes, images: pd.DataFrame, bins: "np.ndarray") -> None:
+def _draw_panel(panel: Axes, images: pd.DataFrame, bins: list[float]) -> None:
     for (quantity, label), colour in zip(_QUANTITIES.items(), style.PALETTE, strict=False):
         values = images[quantity].dropna()
         weights = np.full(len(values), 100 / max(1, len(values)))

@@ -2,12 +2,13 @@
 
 t-SNE (scikit-learn, started from the principal components) of the embeddings of some images with and without the
 trigger that the model's checkpoint was poisoned with. Two numbers say what the eye sees, both measured on the
-embeddings themselves and not on the map: the mean silhouette of the triggered images, with clean and triggered images as
-the two clusters (near 1: a cluster of their own), and their mean cosine with the same images without the trigger.
+embeddings themselves and not on the map: the mean silhouette of the triggered images, with clean and triggered images
+as the two clusters (near 1: a cluster of their own), and their mean cosine with the same images without the trigger.
 """
 
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 from matplotlib.axes import Axes
@@ -83,7 +84,7 @@ def separation(clean: Tensor, triggered: Tensor) -> tuple[list[float], list[floa
     """
     both = torch.cat([clean, triggered])
     clusters = [0] * len(clean) + [1] * len(triggered)
-    silhouettes = silhouette_samples(both.numpy(), clusters, metric="cosine")[len(clean) :]
+    silhouettes = np.asarray(silhouette_samples(both.numpy(), clusters, metric="cosine"))[len(clean) :]
     return silhouettes.tolist(), cosine(clean, triggered).tolist()
 
 

@@ -144,7 +144,7 @@ class Drawn(Reference):
     """
 
     backdoor: str
-    options: dict[str, Any] = {}
+    options: dict[str, Any] = Field(default_factory=dict[str, Any])
     seed: int = 0
 
     def faults(self, suite: Suite, key: str) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""Reading ``cells.csv`` for figures: values with their intervals, and the settings of the defenses that they vary with."""
+"""Reading ``cells.csv`` for figures: values with their intervals, and the settings that they vary with."""
 
 from collections.abc import Iterable
 

@@ -1,4 +1,4 @@
-"""Perturbation Resistivity of several models under several perturbations (Zhang et al., 2024, RVPT: supplement, table 1).
+"""Perturbation Resistivity of several models under several perturbations (RVPT: supplement, table 1).
 
 The paper prints the ratio alone. Its numerator and denominator are told here too, because CLIP's logits have a large
 common offset, so that the denominator is close to 1 and the ratio follows the features. The paper's values for noise

@@ -6,12 +6,10 @@ one defense on one checkpoint; both rank (Spearman) and linear (Pearson) correla
 
 from collections.abc import Iterator
 
-import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from pydantic import Field
-from scipy.stats import pearsonr, spearmanr
 from tabulate import tabulate
 
 from bench.analyses import style
@@ -33,7 +31,7 @@ class Panel(Closed):
     """
 
     perturbation: Perturbation
-    instead: dict[str, Perturbation] = {}
+    instead: dict[str, Perturbation] = Field(default_factory=dict[str, Perturbation])
 
 
 class Options(CellReference):
@@ -62,15 +60,11 @@ class Options(CellReference):
 
 def measure(source: Source, options: Options) -> pd.DataFrame:
     """One line for each panel, checkpoint and defense: PR and ASR with their 95 % intervals."""
-    found = readings(source, options, options.defenses, ["ASR"], "options")
-    rates = over_seeds(found, ["checkpoint", "defense"]).set_index(["checkpoint", "defense"])
-    return pd.DataFrame(
-        [
-            line | {"asr": rate.value, "asr_low": rate.low, "asr_high": rate.high}
-            for line in _resistivities(source, options)
-            for rate in [rates.loc[(line["checkpoint"], line["defense"])]]
-        ]
-    )
+    found = over_seeds(
+        readings(source, options, options.defenses, ["ASR"], "options"), ["checkpoint", "defense"]
+    ).rename(columns={"value": "asr", "low": "asr_low", "high": "asr_high"})
+    measured = pd.DataFrame(list(_resistivities(source, options)))
+    return measured.merge(found, on=["checkpoint", "defense"], validate="many_to_one")
 
 
 def draw(frame: pd.DataFrame, options: Options) -> Figure:
@@ -95,7 +89,7 @@ def draw(frame: pd.DataFrame, options: Options) -> Figure:
 def table(frame: pd.DataFrame, options: Options) -> str:
     """The correlations."""
     lines = [
-        [panel, checkpoint, len(points), *(f"{value:.2f}" for value in correlations(points["pr"], points["asr"]))]
+        [panel, checkpoint, len(points), *(f"{value:.2f}" for value in correlations(points))]
         for (panel, checkpoint), points in frame.groupby(["panel", "checkpoint"], sort=False)
     ]
     header = ["perturbation", "checkpoint", "models", "Spearman", "Pearson"]
@@ -103,15 +97,15 @@ def table(frame: pd.DataFrame, options: Options) -> str:
     return f"{body}\n\nCorrelation of PR with ASR over the defenses {', '.join(options.defenses)}."
 
 
-def correlations(first: "pd.Series[float]", second: "pd.Series[float]") -> tuple[float, float]:
-    """Spearman's and Pearson's; NaN where one of the two does not vary, or for fewer than three points."""
-    both = pd.concat([first, second], axis=1).dropna().to_numpy()
-    if len(both) < 3 or np.ptp(both, axis=0).min() == 0:
+def correlations(points: pd.DataFrame) -> tuple[float, float]:
+    """Spearman's and Pearson's of PR and ASR; NaN where one of them does not vary, or for fewer than three points."""
+    both = points[["pr", "asr"]].dropna()
+    if len(both) < 3:
         return float("nan"), float("nan")
-    return float(spearmanr(*both.T).statistic), float(pearsonr(*both.T).statistic)
+    return float(both.corr("spearman").to_numpy()[0, 1]), float(both.corr("pearson").to_numpy()[0, 1])
 
 
-def _resistivities(source: Source, options: Options) -> "Iterator[dict[str, object]]":
+def _resistivities(source: Source, options: Options) -> Iterator[dict[str, str | float]]:
     """PR of every model in every panel."""
     images = ImageReference(dataset=options.dataset, split=options.split, images=options.images, seed=options.seed)
     sample = open_sample(source, images)
@@ -134,7 +128,7 @@ def _resistivities(source: Source, options: Options) -> "Iterator[dict[str, obje
 def _draw_points(axis: Axes, points: pd.DataFrame, checkpoint: str, colour: str, marker: str) -> None:
     pr = [points["pr"] - points["pr_low"], points["pr_high"] - points["pr"]]
     asr = [points["asr"] - points["asr_low"], points["asr_high"] - points["asr"]]
-    rank, linear = correlations(points["pr"], points["asr"])
+    rank, linear = correlations(points)
     axis.errorbar(
         points["pr"], points["asr"], asr, pr, color=colour, marker=marker, linestyle="", elinewidth=0.9,
         markersize=6, label=f"{checkpoint}: Spearman {rank:.2f}, Pearson {linear:.2f}",

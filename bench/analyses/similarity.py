@@ -85,7 +85,8 @@ def intra_class(features: Tensor, labels: Tensor) -> Floats:
     directions = torch.nn.functional.normalize(features, dim=-1)
     sums = torch.zeros(int(labels.max()) + 1, features.shape[1], dtype=features.dtype).index_add(0, labels, directions)
     others = torch.bincount(labels)[labels] - 1
-    return (((directions * sums[labels]).sum(dim=-1) - 1) / others).numpy()
+    means = ((directions * sums[labels]).sum(dim=-1) - 1) / others
+    return means.masked_fill(others == 0, torch.nan).numpy()
 
 
 def _estimate(value: float, drawn: Floats) -> Estimate:

@@ -1,4 +1,4 @@
-"""One look for all pictures: colours that colour-blind people can tell apart, plain axes, and files that do not vary."""
+"""One look for all pictures: colours that colour-blind people can tell apart, plain axes, files that do not vary."""
 
 import io
 from collections.abc import Iterable, Sequence
@@ -57,7 +57,7 @@ def figure(width: float, height: float) -> Figure:
 
 
 def grid_of(count: int, most: int) -> tuple[int, int]:
-    """Rows and columns for ``count`` panels, with at most ``most`` beside each other and the last row as full as can be."""
+    """Rows and columns for ``count`` panels, with at most ``most`` beside each other and the rows equally full."""
     rows = -(-count // most)
     return rows, -(-count // rows)
 
@@ -91,7 +91,7 @@ def class_colours(names: Iterable[str]) -> dict[str, str]:
 
 def show(axes: Axes, image: npt.NDArray[Any], **options: Any) -> None:
     """An image without ticks or frame, and with its pixels as they are."""
-    axes.imshow(image, **{"interpolation": "nearest", **options})
+    axes.imshow(image, interpolation="nearest", **options)
     axes.set_xticks([])
     axes.set_yticks([])
     axes.grid(visible=False)

@@ -60,6 +60,16 @@ CONTENT = {
         "one": {"title": "One", "track": "backdoor", "rows": ["defense"], "columns": ["checkpoint", "metric"]},
         "two": {"title": "Two", "track": "adversarial", "rows": ["attack", "defense"], "columns": ["dataset"]},
     },
+    "analyses": {
+        "map": {
+            "method": "embeddings",
+            "title": "Map",
+            "options": {
+                "dataset": "shapes",
+                "models": {"CLIP": {"track": "backdoor", "defense": "none", "checkpoint": "badnet"}},
+            },
+        }
+    },
 }
 
 
