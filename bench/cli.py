@@ -4,6 +4,7 @@ import errno
 import sys
 from collections.abc import Generator, Iterable
 from contextlib import contextmanager
+from itertools import chain, product
 from pathlib import Path
 from typing import Annotated
 
@@ -11,7 +12,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from bench.config import Suite, load_suite
+from bench.config import Suite, Track, load_suite
 from bench.errors import UserError, unknown
 from bench.paths import DEFAULT_SUITE, Paths, paths_for
 
@@ -73,39 +74,46 @@ def checkpoint(name: str, suite: SuiteOption = DEFAULT_SUITE) -> None:
 
 
 @app.command()
-def defend(track: str, defense: str, checkpoint: str, suite: SuiteOption = DEFAULT_SUITE) -> None:
-    """Tune a defense on a checkpoint, for every dataset and seed of the track."""
+def defend(
+    track: str,
+    defense: Annotated[str, typer.Argument(help="One defense of the track; all of them if not given.")] = "",
+    checkpoint: Annotated[str, typer.Argument(help="One checkpoint of the track; all of them if not given.")] = "",
+    suite: SuiteOption = DEFAULT_SUITE,
+) -> None:
+    """Tune defenses on checkpoints, for every dataset and seed of the track."""
     from bench.backdoors.checkpoint import load_checkpoint
-    from bench.defenses.artefact import fit_all
+    from bench.defenses.fitting import fit_all
 
     paths, loaded = _open(suite)
-    _known("track", track, loaded.tracks)
-    _known("defense", defense, loaded.tracks[track].defenses)
-    _known("checkpoint", checkpoint, loaded.checkpoints)
-    fit_all(loaded, track, defense, checkpoint, load_checkpoint(paths.checkpoint(checkpoint)), paths)
+    plan = _track(loaded, track)
+    defenses = _chosen("defense", defense, plan.defenses)
+    for name in _chosen("checkpoint", checkpoint, plan.checkpoints):
+        opened = load_checkpoint(paths.checkpoint(name))
+        for chosen in defenses:
+            fit_all(loaded, track, chosen, name, opened, paths)
 
 
 @app.command()
 def evaluate(
     track: str,
-    defense: str,
-    attack: str,
+    defense: Annotated[str, typer.Argument(help="One defense of the track; all of them if not given.")] = "",
+    attack: Annotated[str, typer.Argument(help="One attack of the track; all of them if not given.")] = "",
     suite: SuiteOption = DEFAULT_SUITE,
     limit: Annotated[
         int | None, typer.Option(min=1, help="At most so many images per cell: a quick look, kept out of all tables.")
     ] = None,
 ) -> None:
-    """Evaluate a defense under an attack, on every checkpoint and dataset of the track."""
+    """Evaluate defenses under attacks, on every checkpoint and dataset of the track."""
     from bench.evaluation.run import evaluate as run
 
     paths, loaded = _open(suite)
-    _known("track", track, loaded.tracks)
-    _known("defense", defense, loaded.tracks[track].defenses)
-    _known("attack", attack, loaded.attacks)
-    for record in run(loaded, track, defense, attack, paths, limit):
+    plan = _track(loaded, track)
+    pairs = product(_chosen("defense", defense, plan.defenses), _chosen("attack", attack, plan.attacks))
+    for record in chain.from_iterable(run(loaded, track, *pair, paths, limit) for pair in pairs):
         interval = f"{record.metric} {record.value:.1f} % [{record.low:.1f}, {record.high:.1f}]" if record.n else ""
-        line = f"{record.identity.cell.name}: {record.state} {interval or record.reason} {' '.join(record.flags)}"
-        _console.print(line, highlight=False, markup=False)
+        cell = record.identity.cell
+        line = f"{cell.defense} {cell.attack} {cell.name}: {record.state} {interval or record.reason}"
+        _console.print(" ".join([line, *record.flags]), highlight=False, markup=False)
 
 
 @app.command()
@@ -240,6 +248,18 @@ def _training_may_diverge() -> Generator[None]:
 
 def _open(suite: Path) -> tuple[Paths, Suite]:
     return paths_for(suite), load_suite(suite)
+
+
+def _track(suite: Suite, name: str) -> Track:
+    _known("track", name, suite.tracks)
+    return suite.tracks[name]
+
+
+def _chosen(kind: str, name: str, known: Iterable[str]) -> list[str]:
+    """The one that is named, or all if none is."""
+    if name:
+        _known(kind, name, known)
+    return [name] if name else list(known)
 
 
 def _known(kind: str, name: str, known: Iterable[str]) -> None:

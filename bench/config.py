@@ -1,11 +1,12 @@
 """``benchmark.yaml`` as validated, typed objects. An unknown key is an error that names the nearest known one."""
 
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from bench.errors import UserError, unknown
 
@@ -13,6 +14,8 @@ ThreatModel = Literal["none", "white_box", "grey_box", "transfer"]
 Metric = Literal["CA", "ASR", "RA"]
 Column = Literal["track", "checkpoint", "defense", "dataset", "split", "attack", "metric"]
 Model = TypeVar("Model", bound=BaseModel)
+# DVC joins ids by "-" in the names of stages and splits keys at ".".
+Id = Annotated[str, StringConstraints(pattern=r"^[a-z0-9_]+$")]
 
 
 class Options(BaseModel):
@@ -80,11 +83,44 @@ class AttackSpec(Options):
     options: dict[str, Any] = {}
 
 
+class TuningSpec(Options):
+    """Which data a defense is tuned on, where that differs from the rest of its track.
+
+    Attributes:
+        dataset: Tuned on this dataset and tested on all of the track's; each of those by itself if not given.
+        shots: Labelled images per class; the protocol's if not given.
+        without_target: Leave the class of the backdoor out, as if it were not known yet (RVPT's woTC).
+        target_named: Keep the name of a class left out among those told apart, and leave out its images only (RVPT does
+            not say which of the two it does).
+    """
+
+    dataset: str = ""
+    shots: int | None = Field(default=None, gt=0)
+    without_target: bool = False
+    target_named: bool = False
+
+
+class DefenseSpec(Options):
+    """One defense with its settings.
+
+    Attributes:
+        method: Id of the defense file, or ids joined by ``+`` that are applied in order; the entry's own id if empty.
+        options: The defense file's own options; of several, one entry for each.
+        template: Class prompt with ``{}``, in tuning and in testing; the dataset's own if empty.
+        tuning: Which data it is tuned on.
+    """
+
+    method: str = ""
+    options: dict[str, Any] = {}
+    template: str = Field(default="", pattern=r"^$|\{\}")
+    tuning: TuningSpec = TuningSpec()
+
+
 class Track(Options):
     """A set of cells: every defense on every checkpoint and dataset, under every attack.
 
     Attributes:
-        defenses: Id (or ids joined by ``+``, applied in order) to options; ``none`` must be among them, as the control.
+        defenses: By id; ``none`` must be among them, as the control.
         checkpoints: Which checkpoints are defended.
         datasets: Which datasets the defenses are tuned and tested on.
         splits: Test splits.
@@ -92,12 +128,24 @@ class Track(Options):
         attacks: Conditions of evaluation, by id.
     """
 
-    defenses: dict[str, dict[str, Any]]
+    defenses: dict[Id, DefenseSpec]
     checkpoints: tuple[str, ...]
     datasets: tuple[str, ...]
     splits: tuple[str, ...] = ("test",)
     pairs: str = ""
     attacks: tuple[str, ...]
+
+    def method(self, defense: str) -> str:
+        """Id of the file of a defense, or ids joined by ``+``."""
+        return self.defenses[defense].method or defense
+
+    def tuned_on(self, defense: str, dataset: str) -> str:
+        """The dataset that a defense is tuned on to be tested on ``dataset``."""
+        return self.defenses[defense].tuning.dataset or dataset
+
+    def tuning_datasets(self, defense: str) -> list[str]:
+        """All datasets that a defense is tuned on, each by itself."""
+        return list(dict.fromkeys(self.tuned_on(defense, dataset) for dataset in self.datasets))
 
 
 class TableSpec(Options):
@@ -105,7 +153,8 @@ class TableSpec(Options):
 
     Attributes:
         title: Heading of the Markdown table.
-        track: Which track's cells it shows.
+        tracks: Which tracks' cells it shows.
+        only: For a column of the cells, the ids that are shown; all of them where nothing is said.
         rows: What names a row.
         columns: What names a column.
         average: Add a column with the mean over the others, where a row has all of them.
@@ -114,12 +163,17 @@ class TableSpec(Options):
     """
 
     title: str
-    track: str
+    tracks: tuple[str, ...] = Field(min_length=1)
+    only: dict[Column, tuple[str, ...]] = {}
     rows: tuple[Column, ...]
     columns: tuple[Column, ...]
     average: bool = False
     decimals: int = 1
     names: dict[str, str] = {}
+
+    def shows(self, cell: Mapping[Column, str]) -> bool:
+        """Whether a cell, given by its ids, stands in the table."""
+        return cell["track"] in self.tracks and all(cell[column] in ids for column, ids in self.only.items())
 
 
 class AnalysisSpec(Options):
@@ -140,17 +194,21 @@ class Suite(Options):
     """The whole of a ``benchmark.yaml``."""
 
     protocol: Protocol
-    datasets: dict[str, dict[str, Any]]
-    checkpoints: dict[str, CheckpointSpec]
-    attacks: dict[str, AttackSpec]
-    tracks: dict[str, Track]
-    tables: dict[str, TableSpec]
-    analyses: dict[str, AnalysisSpec] = {}
+    datasets: dict[Id, dict[str, Any]]
+    checkpoints: dict[Id, CheckpointSpec]
+    attacks: dict[Id, AttackSpec]
+    tracks: dict[Id, Track]
+    tables: dict[Id, TableSpec]
+    analyses: dict[Id, AnalysisSpec] = {}
 
     @cached_property
     def control(self) -> str:
         """Id of the undefended control."""
         return "none"
+
+    def shots(self, track: str, defense: str) -> int:
+        """Labelled images per class that a defense is tuned on."""
+        return self.tracks[track].defenses[defense].tuning.shots or self.protocol.shots
 
 
 def load_suite(path: Path) -> Suite:
@@ -232,7 +290,13 @@ def _check_references(suite: Suite, where: str) -> None:
             check("dataset", dataset, suite.datasets, f"tracks.{name}.datasets")
         for attack in track.attacks:
             check("attack", attack, suite.attacks, f"tracks.{name}.attacks")
+        for defense, spec in track.defenses.items():
+            if spec.tuning.dataset:
+                check(
+                    "dataset", spec.tuning.dataset, suite.datasets, f"tracks.{name}.defenses.{defense}.tuning.dataset"
+                )
     for name, table in suite.tables.items():
-        check("track", table.track, suite.tracks, f"tables.{name}.track")
+        for track in table.tracks:
+            check("track", track, suite.tracks, f"tables.{name}.tracks")
     if faults:
         raise UserError("\n".join(faults))

@@ -120,9 +120,12 @@ def test_weights_without_an_architecture_are_refused(evaluable, capsys) -> None:
 
 def test_a_defense_that_diverges_is_a_state_and_the_rest_goes_on(evaluable, capsys) -> None:
     suite = changed(
-        tracks__adversarial__defenses={"none": {}, "advpt": {"learning_rate": 1e30, "epochs": 3, "context": 2}}
+        tracks__adversarial__defenses={
+            "none": {},
+            "advpt": {"options": {"learning_rate": 1e30, "epochs": 3, "context": 2}},
+        }
     )
-    suite["tracks"]["adversarial"]["defenses"]["advpt"]["weight_decay"] = 1e30
+    suite["tracks"]["adversarial"]["defenses"]["advpt"]["options"]["weight_decay"] = 1e30
     write(suite)
     assert bench("defend", "adversarial", "advpt", "clean") == 0
     assert bench("evaluate", "adversarial", "advpt", "clean") == 0

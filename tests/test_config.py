@@ -8,7 +8,7 @@ from pydantic import ValidationError
 from bench.attacks import pgd
 from bench.backdoors.make import GateOptions, TrainOptions
 from bench.clip.model import Base
-from bench.config import Suite, load_suite, parse
+from bench.config import DefenseSpec, Suite, Track, load_suite, parse
 from bench.defenses.artefact import parts_of
 from bench.errors import UserError, unknown
 from bench.evaluation.run import load_attacker
@@ -37,9 +37,9 @@ tracks:
     datasets: [shapes]
     pairs: captions
     attacks: [clean, pgd]
-    defenses: {none: {}, rvpt: {depth: 2}}
+    defenses: {none: {}, rvpt: {options: {depth: 2}}}
 tables:
-  t1: {title: T, track: main, rows: [defense], columns: [metric]}
+  t1: {title: T, tracks: [main], rows: [defense], columns: [metric]}
 """
 
 
@@ -157,7 +157,7 @@ def test_several_faults_are_told_at_once(path: Path) -> None:
             "attacks: [clean, pdg]",
             "tracks.main.attacks: unknown attack 'pdg'; did you mean 'pgd'?",
         ),
-        ("track: main", "track: mian", "tables.t1.track: unknown track 'mian'; did you mean 'main'?"),
+        ("tracks: [main]", "tracks: [mian]", "tables.t1.tracks: unknown track 'mian'; did you mean 'main'?"),
         ("{none: {}, rvpt", "{rvpt", "tracks.main.defenses (the undefended control): unknown defense 'none'"),
     ],
 )
@@ -168,7 +168,7 @@ def test_an_unknown_reference_is_told(path: Path, old: str, new: str, message: s
 
 
 def test_several_unknown_references_are_told_at_once(path: Path) -> None:
-    lines = faults(path, ("attacks: [clean, pgd]", "attacks: [cleen, pdg]"), ("track: main", "track: mian"))
+    lines = faults(path, ("attacks: [clean, pgd]", "attacks: [cleen, pdg]"), ("tracks: [main]", "tracks: [mian]"))
     assert [any(name in line for line in lines) for name in ("'cleen'", "'pdg'", "'mian'")] == [True] * 3
     assert len(lines) == 3
 
@@ -213,6 +213,28 @@ def test_options_of_an_item_are_told_with_the_place_they_stand_at(path: Path) ->
     ]
 
 
+def test_a_defense_may_say_its_method_its_prompt_and_what_it_is_tuned_on(path: Path) -> None:
+    entry = "few: {method: rvpt, template: 'a {}.', tuning: {dataset: captions, shots: 2}}"
+    track = (suite := loaded(path, ("rvpt: {options", f"{entry}, rvpt: {{options"))).tracks["main"]
+    assert (track.method("few"), track.method("rvpt")) == ("rvpt", "rvpt")
+    assert (track.tuning_datasets("few"), track.tuning_datasets("rvpt")) == (["captions"], ["shapes"])
+    assert (suite.shots("main", "few"), suite.shots("main", "rvpt")) == (2, 4)
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ("few: {tuning: {dataset: shaeps}}", "few.tuning.dataset: unknown dataset 'shaeps'; did you mean 'shapes'?"),
+        ("few: {tuning: {shots: 0}}", "few.tuning.shots: Input should be greater than 0 (given: 0)"),
+        ("few: {template: no braces}", "few.template: String should match pattern"),
+        ("few: {alpha: 2}", "few.alpha: unknown key 'alpha'; known: method, options, template, tuning"),
+        ("few-shot: {}", "tracks.main.defenses.few-shot"),
+    ],
+)
+def test_faults_in_a_defenses_entry(path: Path, entry: str, message: str) -> None:
+    assert message in "\n".join(faults(path, ("rvpt: {options", f"{entry}, rvpt: {{options")))
+
+
 def test_the_nearest_name_is_only_offered_when_it_is_near() -> None:
     assert "did you mean 'shapes'?" in str(unknown("dataset", "shaeps", ["shapes", "digits"], "here"))
     assert str(unknown("dataset", "cifar", ["shapes", "digits"], "here")) == (
@@ -221,12 +243,16 @@ def test_the_nearest_name_is_only_offered_when_it_is_near() -> None:
 
 
 def test_an_option_for_a_part_that_a_composed_defense_does_not_have_is_told() -> None:
-    assert [part.name for part in parts_of("rvpt+linear_probe", {"rvpt": {"depth": 2}}, "suite")] == [
-        "rvpt",
-        "linear_probe",
-    ]
+    def parts(options: dict) -> list[str]:
+        track = Track(
+            defenses={"both": DefenseSpec(method="rvpt+linear_probe", options=options)},
+            checkpoints=(), datasets=(), attacks=(),
+        )  # fmt: skip
+        return [part.name for part in parts_of(track, "both", "suite")]
+
+    assert parts({"rvpt": {"depth": 2}}) == ["rvpt", "linear_probe"]
     with pytest.raises(UserError, match="rvtp"):
-        parts_of("rvpt+linear_probe", {"rvtp": {"depth": 2}}, "suite")
+        parts({"rvtp": {"depth": 2}})
 
 
 @pytest.fixture(scope="module")
@@ -250,8 +276,8 @@ def test_the_options_of_every_item_in_the_repositorys_suite_are_right(shipped: S
     for name in shipped.attacks:
         seen.append(load_attacker(shipped, name, where).options)
     for track in shipped.tracks.values():
-        for defense, options in track.defenses.items():
-            seen += [part.options for part in parts_of(defense, options, where)]
+        for defense in track.defenses:
+            seen += [part.options for part in parts_of(track, defense, where)]
     for spec in shipped.checkpoints.values():
         seen += [
             parse(Base, spec.base, where),

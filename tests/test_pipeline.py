@@ -52,11 +52,11 @@ SMALL = {
             "checkpoints": ["clean"],
             "datasets": ["shapes"],
             "attacks": ["clean", "pgd"],
-            "defenses": {"none": {}, "linear_probe": {"epochs": 1}},
+            "defenses": {"none": {}, "linear_probe": {"options": {"epochs": 1}}},
         },
     },
     "tables": {
-        "small": {"title": "A table", "track": "adversarial", "rows": ["attack", "defense"], "columns": ["dataset"]}
+        "small": {"title": "A table", "tracks": ["adversarial"], "rows": ["attack", "defense"], "columns": ["dataset"]}
     },
 }
 
@@ -116,13 +116,13 @@ def test_adding_a_defense_runs_only_its_own_stages(repository: Repository) -> No
     own = repository.folder / "bench" / "defenses" / "my_probe.py"
     shutil.copy(repository.folder / "bench" / "defenses" / "linear_probe.py", own)
     suite = yaml.safe_load(repository.read("benchmark.yaml"))
-    suite["tracks"]["adversarial"]["defenses"]["my_probe"] = {"epochs": 1}
+    suite["tracks"]["adversarial"]["defenses"]["my_probe"] = {"options": {"epochs": 1}}
     repository.write_suite(suite)
     ran = repository.stages()
     repository.write_suite(SMALL)
     own.unlink()
     assert ran == {
-        "defend_adversarial@my_probe-clean",
+        "defend_adversarial@my_probe",
         "evaluate_adversarial@my_probe-clean",
         "evaluate_adversarial@my_probe-pgd",
         "collect",

@@ -46,7 +46,7 @@ class Options(ImageReference):
 def measure(source: Source, options: Options) -> pd.DataFrame:
     """One line for each model and image; ``hit`` says whether the trigger calls up the target, where that counts."""
     sample = open_sample(source, options)
-    changes = {"": options.perturbation.open(source, sample.image_size)}
+    changes = {"": options.perturbation.open(source)}
     return pd.concat(
         [
             pd.DataFrame(

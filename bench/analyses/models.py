@@ -66,11 +66,6 @@ class Sample(NamedTuple):
             raise UserError(f"{key}: {row} is beyond the {count} images of '{self.manifest.dataset}'")
         return self._replace(rows=[row], labels=self.split.targets([row]))
 
-    @property
-    def image_size(self) -> int:
-        """Side of the images in pixels."""
-        return int(self.split.images.shape[-1])
-
 
 class Opened(NamedTuple):
     """One defended model, ready for use.
@@ -138,7 +133,7 @@ def open_models(source: Source, models: Mapping[str, ModelReference], sample: Sa
             raise UserError(f"{source.where}: model '{name}' diverged in training: {card.reason}")
         gate = loaded.card.gate
         failed = " (attack failed)" if gate is not None and not gate.passed else ""
-        yield Opened(name + failed, defended, defended.classifier(task_of(sample.manifest)), loaded)
+        yield Opened(name + failed, defended, defended.classifier(task_of(sample.manifest, card.template)), loaded)
 
 
 def read_card(source: Source, reference: ModelReference, dataset: str) -> ArtefactCard:
@@ -157,10 +152,11 @@ def artefact_of(source: Source, reference: ModelReference, dataset: str) -> tupl
     """Folder and parts of a defense artefact that is meant for ``dataset`` where the reference says nothing else."""
     parts = defense_parts(source, reference.track, reference.defense)
     folder = source.paths.defended(reference.track, reference.defense, reference.checkpoint)
-    return folder / artefact_name(parts, reference.dataset or dataset, reference.seed), parts
+    tuned_on = source.suite.tracks[reference.track].tuned_on(reference.defense, reference.dataset or dataset)
+    return folder / artefact_name(parts, tuned_on, reference.seed), parts
 
 
 def defense_parts(source: Source, track_name: str, defense: str) -> list[Part]:
     """The parts of a defense with the suite's options for them, defaults filled in."""
-    options = source.suite.tracks[track_name].defenses[defense]
-    return parts_of(defense, options, f"{source.paths.suite}: tracks.{track_name}.defenses.{defense}")
+    where = f"{source.paths.suite}: tracks.{track_name}.defenses.{defense}"
+    return parts_of(source.suite.tracks[track_name], defense, where)

@@ -1,11 +1,10 @@
-"""What is done to an image to see how far its features move: noise, blur, colours, a flip, or a backdoor's trigger.
+"""What is done to an image to see how far its features move: noise, blur, colours, a flip, a patch, a trigger.
 
 RVPT's supplement names them without all settings. The unstated ones follow torchvision (blur) and the paper's later
 version (colours). Random numbers come from each image's own stream, so that no result depends on batches.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
 
 import torch
 from pydantic import Field, field_validator, model_validator
@@ -14,10 +13,9 @@ from torchvision.transforms.v2 import functional as transforms
 
 from bench.analyses.contract import Source
 from bench.analyses.references import Reference, missing
-from bench.backdoors.trigger import Trigger, draw_trigger, load_trigger
+from bench.backdoors.trigger import Trigger, load_trigger
 from bench.config import Options, Suite
 from bench.errors import UserError
-from bench.items import item_options, load_item
 from bench.randomness import draw_each, generator
 
 Change = Callable[[Tensor, Sequence[int]], Tensor]
@@ -89,6 +87,28 @@ class Jitter(Options):
         return transforms.adjust_hue(image, self.hue * draws[3])
 
 
+class Patch(Options):
+    """A square of noise in a random place, which no model has been poisoned with.
+
+    Attributes:
+        size: Side of the square in pixels.
+    """
+
+    size: int = Field(default=16, gt=0)
+
+    def apply(self, images: Tensor, seeds: Sequence[int]) -> Tensor:
+        """Paste the square."""
+        changed, room = images.clone(), images.shape[-1] - self.size
+        if room < 0:
+            raise UserError(f"patch: size {self.size} does not fit into an image of {images.shape[-1]} pixels")
+        for row, seed in enumerate(seeds):
+            stream = generator(seed)
+            top, left = torch.randint(0, room + 1, (2,), generator=stream).tolist()
+            noise = torch.rand(images.shape[1], self.size, self.size, generator=stream)
+            changed[row, :, top : top + self.size, left : left + self.size] = noise
+        return changed
+
+
 class Flip(Options):
     """The image mirrored from left to right."""
 
@@ -134,28 +154,6 @@ class Planted(Reference):
         return trigger
 
 
-class Drawn(Reference):
-    """A trigger of its own, planted in no model: RVPT's random patch is ``badnet``.
-
-    Attributes:
-        backdoor: Id of the backdoor file.
-        options: Its options.
-        seed: Fixes what the trigger keeps for all images.
-    """
-
-    backdoor: str
-    options: dict[str, Any] = Field(default_factory=dict[str, Any])
-    seed: int = 0
-
-    def faults(self, suite: Suite, key: str) -> Iterator[str]:
-        """The backdoor file and its options."""
-        del suite
-        try:
-            item_options(load_item("backdoors", self.backdoor, f"{key}.backdoor"), self.options, f"{key}.options")
-        except UserError as error:
-            yield from str(error).splitlines()
-
-
 class Perturbation(Options):
     """Exactly one of these.
 
@@ -165,8 +163,8 @@ class Perturbation(Options):
         blur: Gaussian blur.
         jitter: Random changes of the colours.
         flip: Mirrored from left to right.
+        patch: A square of noise in a random place.
         trigger: The trigger that was planted in a checkpoint.
-        drawn: A trigger that no model has been poisoned with.
     """
 
     identity: Identity | None = None
@@ -174,8 +172,8 @@ class Perturbation(Options):
     blur: Blur | None = None
     jitter: Jitter | None = None
     flip: Flip | None = None
+    patch: Patch | None = None
     trigger: Planted | None = None
-    drawn: Drawn | None = None
 
     @model_validator(mode="after")
     def _exactly_one(self) -> "Perturbation":
@@ -183,20 +181,15 @@ class Perturbation(Options):
             raise ValueError(f"name exactly one of {', '.join(type(self).model_fields)}")
         return self
 
-    def open(self, source: Source, image_size: int) -> Change:
+    def open(self, source: Source) -> Change:
         """From images in [0,1] and one seed for each to changed images in [0,1].
 
         Args:
             source: Where the triggers of checkpoints are.
-            image_size: Side of the images in pixels.
         """
         (given,) = self._given()
-        if isinstance(given, Planted):
-            return given.open(source).apply
-        if isinstance(given, Drawn):
-            return draw_trigger(given.backdoor, given.options, image_size, given.seed, source.where).apply
-        return given.apply
+        return (given.open(source) if isinstance(given, Planted) else given).apply
 
-    def _given(self) -> "list[Identity | Noise | Blur | Jitter | Flip | Planted | Drawn]":
-        every = (self.identity, self.noise, self.blur, self.jitter, self.flip, self.trigger, self.drawn)
+    def _given(self) -> list[Identity | Noise | Blur | Jitter | Flip | Patch | Planted]:
+        every = (self.identity, self.noise, self.blur, self.jitter, self.flip, self.patch, self.trigger)
         return [given for given in every if given is not None]

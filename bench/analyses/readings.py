@@ -1,6 +1,7 @@
 """Reading ``cells.csv`` for figures: values with their intervals, and the settings that they vary with."""
 
 from collections.abc import Iterable
+from typing import Any
 
 import pandas as pd
 
@@ -66,7 +67,7 @@ def over_seeds(found: pd.DataFrame, by: list[str]) -> pd.DataFrame:
 
 
 def setting(source: Source, track: str, defense: str, option: str, key: str) -> float:
-    """What a defense's option is set to in the suite, or by default.
+    """What a defense's option is set to in the suite, or by default; ``shots`` is the number of its training images.
 
     Args:
         source: Where the suite is.
@@ -78,7 +79,8 @@ def setting(source: Source, track: str, defense: str, option: str, key: str) -> 
     Raises:
         UserError: No part of the defense has such an option, or it is no number.
     """
-    options = {name: value for part in defense_parts(source, track, defense) for name, value in part.options}
+    options: dict[str, Any] = {"shots": source.suite.shots(track, defense)}
+    options |= {name: value for part in defense_parts(source, track, defense) for name, value in part.options}
     if option not in options:
         raise unknown(f"option of defense '{defense}'", option, options, f"{source.where}.{key}")
     value = options[option]

@@ -38,7 +38,7 @@ class Options(ImageReference):
 def measure(source: Source, options: Options) -> pd.DataFrame:
     """One line for each model, perturbation and quantity (``pr``, ``features``, ``logits``)."""
     sample = open_sample(source, options)
-    changes = {name: given.open(source, sample.image_size) for name, given in options.perturbations.items()}
+    changes = {name: given.open(source) for name, given in options.perturbations.items()}
     return pd.DataFrame(
         [
             {"model": model.name, "perturbation": name, "quantity": quantity, **told._asdict(), "n": len(sample.rows)}

@@ -111,7 +111,7 @@ def _resistivities(source: Source, options: Options) -> Iterator[dict[str, str |
     sample = open_sample(source, images)
     for checkpoint in options.checkpoints_in(source.suite):
         changes = {
-            name: panel.instead.get(checkpoint, panel.perturbation).open(source, sample.image_size)
+            name: panel.instead.get(checkpoint, panel.perturbation).open(source)
             for name, panel in options.panels.items()
         }
         models = {

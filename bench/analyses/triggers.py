@@ -34,8 +34,7 @@ def measure(source: Source, options: Options) -> pd.DataFrame:
     sample = sample.only(options.row, f"{source.where}.options.row")
     (original,) = sample.batches()
     versions = {"original": original} | {
-        name: next(sample.batches(given.open(source, sample.image_size)))
-        for name, given in options.perturbations.items()
+        name: next(sample.batches(given.open(source))) for name, given in options.perturbations.items()
     }
     return pd.DataFrame(
         [

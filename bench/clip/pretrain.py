@@ -22,7 +22,7 @@ from bench.files import sha256_of
 from bench.progress import track
 from bench.provenance import Provenance, provenance
 
-# Streams 101 to 106 hold the downstream tasks and 301 the captions that checkpoints are poisoned with.
+# Streams 101 to 107 hold the downstream tasks and 301 the captions that checkpoints are poisoned with.
 _WORLD_STREAM, _DIGITS_STREAM = 1, 2
 _DOWNSTREAM = {
     "shapes": shapes,

@@ -35,8 +35,6 @@ def few_shot(labels: npt.NDArray[np.int64], shots: int, seed: int) -> Rows:
     for label in np.unique(labels):
         rows = np.flatnonzero(labels == label)
         if len(rows) < shots:
-            raise UserError(
-                f"protocol.shots: {shots} shots asked for, but class {label} has {len(rows)} training images"
-            )
+            raise UserError(f"{shots} shots per class are asked, but class {label} has {len(rows)} training images")
         chosen.append(rows[Dice(seed, int(label), 501).order(len(rows))[:shots]])
     return np.sort(np.concatenate(chosen))

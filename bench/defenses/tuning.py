@@ -25,7 +25,8 @@ class TuneOptions(Options):
         weight_decay: On all tuned parameters.
         warmup_epochs: Epochs at ``warmup_rate`` before the schedule starts.
         warmup_rate: Learning rate of the warm-up.
-        augment: Random crop (8 to 100 % of the area) and horizontal flip; off where that would change the class.
+        augment: Random crop and horizontal flip; off where that would change the class.
+        crop: Least share of the area that a random crop keeps.
     """
 
     learning_rate: float = Field(gt=0)
@@ -36,6 +37,7 @@ class TuneOptions(Options):
     warmup_epochs: int = Field(default=1, ge=0)
     warmup_rate: float = 1e-5
     augment: bool = True
+    crop: float = Field(default=0.08, gt=0, le=1)
 
 
 def tune(
@@ -67,7 +69,7 @@ def tune(
             group["lr"] = _rate(epoch, options)
         total = 0.0
         for rows in shuffled(len(data.labels), options.batch_size):
-            images = _augmented(data.images[rows]) if options.augment else data.images[rows]
+            images = _augmented(data.images[rows], options.crop) if options.augment else data.images[rows]
             value = loss(images, data.labels[rows], epoch)
             if not torch.isfinite(value):
                 raise FloatingPointError(
@@ -101,9 +103,9 @@ def _rate(epoch: int, options: TuneOptions) -> float:
     return 0.5 * options.learning_rate * (1 + math.cos(math.pi * done))
 
 
-def _augmented(images: Tensor) -> Tensor:
-    """Each image cropped and flipped on its own."""
+def _augmented(images: Tensor, least: float) -> Tensor:
+    """Each image cropped, to at least a share ``least`` of its area, and flipped on its own."""
     size = list(images.shape[-2:])
-    crop = v2.RandomResizedCrop(size, scale=(0.08, 1.0), interpolation=v2.InterpolationMode.BICUBIC, antialias=True)
+    crop = v2.RandomResizedCrop(size, scale=(least, 1.0), interpolation=v2.InterpolationMode.BICUBIC, antialias=True)
     transform = v2.Compose([crop, v2.RandomHorizontalFlip()])
     return torch.stack([transform(image) for image in images]).clamp(0, 1)

@@ -76,14 +76,15 @@ def evaluate(
     """
     plan = suite.tracks[track_name]
     where = f"{paths.suite}: tracks.{track_name}.defenses.{defense}"
-    parts = parts_of(defense, plan.defenses[defense], where)
+    parts = parts_of(plan, defense, where)
     attacker = load_attacker(suite, attack, str(paths.suite))
     open_checkpoint = cache(lambda name: load_checkpoint(paths.checkpoint(name)))
     store, records = Store(paths.store), list[Record]()
     cells = list(cells_of(suite, track_name, defense, attack, limit))
     for cell in track(cells, f"{defense} under {attack}"):
         checkpoint: Checkpoint = open_checkpoint(cell.checkpoint)
-        folder = paths.defended(track_name, defense, cell.checkpoint) / artefact_name(parts, cell.dataset, cell.seed)
+        name = artefact_name(parts, plan.tuned_on(defense, cell.dataset), cell.seed)
+        folder = paths.defended(track_name, defense, cell.checkpoint) / name
         records.append(_record(suite, cell, parts, attacker, checkpoint, folder, paths, store))
     if limit is None:
         _write(records, paths.evaluated(track_name, defense, attack))
@@ -123,7 +124,7 @@ def _record(
         return _stateful(identity, attacker, "diverged", card.reason)
     split = open_split(paths.data, manifest, cell.split)
     try:
-        classifier = defended.classifier(task_of(manifest))
+        classifier = defended.classifier(task_of(manifest, card.template))
         rows = _sample(split, identity, cell).tolist()
         target = _target(checkpoint, manifest, attacker)
         scene = Scene(

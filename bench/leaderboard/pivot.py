@@ -86,7 +86,7 @@ class Pivot(NamedTuple):
 
 
 def pivot(cells: pd.DataFrame, spec: TableSpec, where: str) -> Pivot:
-    """Arrange the cells of a table's track.
+    """Arrange the cells that a table shows.
 
     ``cells.csv`` is in the suite's order, so ids come in the order in which they first appear there; rows and columns
     of the worst case come last.
@@ -99,7 +99,7 @@ def pivot(cells: pd.DataFrame, spec: TableSpec, where: str) -> Pivot:
     Raises:
         UserError: Several cells fall on one position, which would hide all but one.
     """
-    shown = cells[cells["track"] == spec.track]
+    shown = cells[[spec.shows(cell) for cell in cells[list(IDS)].astype(str).to_dict("records")]]
     found = dict[tuple[Key, Key], list[Any]]()
     for cell in shown.itertuples():
         found.setdefault((_key(cell, spec.rows), _key(cell, spec.columns)), []).append(cell)

@@ -32,11 +32,12 @@ def write_table(suite: Suite, name: str, paths: Paths) -> None:
     if name == source.stem:
         raise UserError(f"{where}: this name would overwrite {source}; rename the table")
     cells = read_cells(source)
-    if not _has_control(cells, spec.track, suite.control):
-        raise UserError(
-            f"{where}: {source} has no row of the undefended control '{suite.control}' in track '{spec.track}'; "
-            f"make it again with: bench collect --suite {paths.suite}"
-        )
+    for track in spec.tracks:
+        if not _has_control(cells, track, suite.control):
+            raise UserError(
+                f"{where}: {source} has no row of the undefended control '{suite.control}' in track '{track}'; "
+                f"make it again with: bench collect --suite {paths.suite}"
+            )
     table = pivot(cells, spec, where)
     write_text(paths.boards / f"{name}.csv", _csv(table))
     write_text(paths.boards / f"{name}.md", markdown(table, suite))

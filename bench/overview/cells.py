@@ -73,7 +73,7 @@ def _state(suite: Suite, track: str, cell: Cell, paths: Paths) -> CellState:
     if record is not None:
         stale = _stale(record.identity, suite, cell)
         return CellState(track, cell, "stale" if stale else record.state, stale or record.reason)
-    artefact = artefact_of(paths, track, cell)
+    artefact = artefact_of(suite, paths, track, cell)
     key = _key(suite, cell, artefact, paths) if artefact and (paths.store / "cells").exists() else ""
     return _in_store(track, cell, key, paths) if key else CellState(track, cell, "missing")
 

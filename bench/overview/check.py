@@ -49,8 +49,8 @@ class _Checker:
         for name, spec in self._suite.checkpoints.items():
             self._checkpoint(spec, f"checkpoints.{name}")
         for name, track in self._suite.tracks.items():
-            for defense, options in track.defenses.items():
-                self._defense(track, defense, options, f"tracks.{name}.defenses.{defense}")
+            for defense in track.defenses:
+                self._defense(name, defense, f"tracks.{name}.defenses.{defense}")
             for dataset in track.datasets:
                 self._add(*self._data.has_splits(dataset, track.splits, f"tracks.{name}.splits"))
             for attack in track.attacks:
@@ -77,20 +77,24 @@ class _Checker:
         self._add(*self._data.has_splits(spec.dataset, ("val",), f"{key}.dataset (the strength gate)"))
         self._add(*self._data.has_captions(spec.pairs, f"{key}.pairs"))
 
-    def _defense(self, track: Track, defense: str, options: dict[str, Any], key: str) -> None:
-        parts = defense.split("+")
-        for extra in options.keys() - parts if len(parts) > 1 else ():
-            self._add(str(unknown("part", extra, parts, f"{key}.{extra}")))
+    def _defense(self, track_name: str, defense: str, key: str) -> None:
+        track = self._suite.tracks[track_name]
+        spec, parts, place = track.defenses[defense], track.method(defense).split("+"), f"{key}.options"
+        for extra in spec.options.keys() - parts if len(parts) > 1 else ():
+            self._add(str(unknown("part", extra, parts, place)))
         for part in parts:
-            own, place = (options, key) if len(parts) == 1 else (options.get(part, {}), f"{key}.{part}")
-            module = self._item("defenses", part, own, key, place)
+            own = spec.options if len(parts) == 1 else spec.options.get(part, {})
+            module = self._item("defenses", part, own, key, place if len(parts) == 1 else f"{place}.{part}")
             if module is not None and module.TUNES_ON == "pairs":
                 if not track.pairs:
                     self._add(f"{key}: '{part}' tunes on captions; name a dataset of them under the track's 'pairs'")
                 self._add(*self._data.has_captions(track.pairs, f"{key} ('{part}' tunes on captions)"))
             if module is not None and module.TUNES_ON == "labels":
-                for dataset in track.datasets:
-                    self._add(*self._data.has_shots(dataset, self._suite.protocol.shots, key))
+                for dataset in track.tuning_datasets(defense):
+                    self._add(*self._data.has_shots(dataset, self._suite.shots(track_name, defense), key))
+        for checkpoint in track.checkpoints if spec.tuning.without_target else ():
+            if self._suite.checkpoints[checkpoint].trigger == "none":
+                self._add(f"{key}.tuning.without_target: checkpoint '{checkpoint}' is clean and has no target")
 
     def _analysis(self, name: str) -> None:
         key = f"analyses.{name}"

@@ -41,7 +41,7 @@ class Fetched:
         train = self._train(dataset)
         fewest = min(train.per_class, default=0) if train else 0
         if dataset in self._manifests and fewest < shots:
-            yield f"{key}: protocol.shots is {shots}, but a class of '{dataset}' has {fewest} training images"
+            yield f"{key}: {shots} shots per class are asked, but a class of '{dataset}' has {fewest} training images"
 
     def _train(self, dataset: str) -> SplitEntry | None:
         manifest = self._manifests.get(dataset)

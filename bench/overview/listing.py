@@ -81,7 +81,9 @@ def used_items(suite: Suite, kind: Kind) -> set[str]:
         "datasets": suite.datasets,
         "backdoors": (checkpoint.trigger for checkpoint in suite.checkpoints.values()),
         "attacks": suite.attacks,
-        "defenses": (part for track in suite.tracks.values() for name in track.defenses for part in name.split("+")),
+        "defenses": (
+            part for track in suite.tracks.values() for name in track.defenses for part in track.method(name).split("+")
+        ),
         "analyses": (analysis.method for analysis in suite.analyses.values()),
     }
     return set(used[kind])

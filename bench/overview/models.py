@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+import yaml
+
 from bench.config import Suite
 from bench.evaluation.record import Cell
 from bench.paths import Paths
@@ -47,23 +49,42 @@ def defense_states(suite: Suite, paths: Paths) -> dict[tuple[str, str, str], Mad
     }
 
 
-def stage(paths: Paths, name: str) -> str:
-    """A stage as ``dvc repro`` takes it; that of a suite in a folder of its own has the folder before it."""
+def stage(paths: Paths, kind: str, *ids: str) -> str:
+    """A stage as ``dvc repro`` takes it; that of a suite in a folder of its own has the folder before it.
+
+    Args:
+        paths: Of the suite, whose pipeline is the ``dvc.yaml`` beside it.
+        kind: ``checkpoint``, ``defend`` or ``evaluate``.
+        ids: What the stage makes: for the last two the track, and what is told apart in it. A pipeline has either one
+            stage ``<kind>_<track>@<ids>`` for each or one ``<kind>@<track>`` for all.
+    """
     home = paths.suite.parent
+    first, *others = ids
+    split = f"{kind}_{first}"
+    name = f"{split}@{'-'.join(others)}" if split in _stages(home / "dvc.yaml") else f"{kind}@{first}"
     return name if home == Path() else f"{home / 'dvc.yaml'}:{name}"
 
 
-def artefact_of(paths: Paths, track: str, cell: Cell) -> Path | None:
+def _stages(pipeline: Path) -> set[str]:
+    """Names of a pipeline's stages; empty where there is none that can be read."""
+    try:
+        return set(yaml.safe_load(pipeline.read_text("utf-8"))["stages"])
+    except (OSError, yaml.YAMLError, KeyError, TypeError):
+        return set()
+
+
+def artefact_of(suite: Suite, paths: Paths, track: str, cell: Cell) -> Path | None:
     """The card of the artefact that ``cell`` evaluates; None if it has not been tuned."""
     folder = paths.defended(track, cell.defense, cell.checkpoint)
+    dataset = suite.tracks[track].tuned_on(cell.defense, cell.dataset)
     # Which of the two names an artefact has depends on what its defense tunes on; a folder holds one kind only.
-    places = [folder / f"{scope}.seed{cell.seed}" / "artefact.json" for scope in (cell.dataset, "any")]
+    places = [folder / f"{scope}.seed{cell.seed}" / "artefact.json" for scope in (dataset, "any")]
     return next((place for place in places if place.exists()), None)
 
 
 def _checkpoint(paths: Paths, name: str) -> Made:
     folder, label = paths.checkpoint(name), f"checkpoint {name}"
-    command = f"dvc repro {stage(paths, f'checkpoint@{name}')}"
+    command = f"dvc repro {stage(paths, 'checkpoint', name)}"
     card = _json(folder / "checkpoint.json")
     if card is None:
         return Made(label, _absent(folder), command=command)
@@ -80,7 +101,7 @@ def _checkpoint(paths: Paths, name: str) -> Made:
 
 def _defended(paths: Paths, track: str, defense: str, checkpoint: str) -> Made:
     folder, label = paths.defended(track, defense, checkpoint), f"{track}: {defense} on {checkpoint}"
-    command = f"dvc repro {stage(paths, f'defend_{track}@{defense}-{checkpoint}')}"
+    command = f"dvc repro {stage(paths, 'defend', track, defense)}"
     cards = {path.parent.name: _json(path) or {} for path in sorted(folder.glob("*/artefact.json"))}
     if not cards:
         return Made(label, _absent(folder), command=command)

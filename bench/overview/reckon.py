@@ -64,8 +64,8 @@ class Reckoner:
             places = list(group)
             left = [place[2] for place in places if not states[place].ended]
             where = f"{self._paths.suite}: tracks.{track}.defenses.{defense}"
-            parts = parts_of(defense, self._suite.tracks[track].defenses[defense], where)
-            seconds = sum(self._tuning_s(track, part, parts, name) for name in left for part in parts)
+            parts = parts_of(self._suite.tracks[track], defense, where)
+            seconds = sum(self._tuning_s(track, defense, part, parts, name) for name in left for part in parts)
             yield self._line(f"defend_{track}", defense, len(left), len(places), seconds)
 
     def attacks(self) -> Iterator[Line]:
@@ -78,16 +78,21 @@ class Reckoner:
                 seconds = sum(self._attack_s(state) for state in left)
                 yield self._line(f"evaluate_{track}", attack, len(left), len(cells), seconds)
 
-    def _tuning_s(self, track: str, part: Part, parts: list[Part], checkpoint: str) -> float:
+    def _tuning_s(self, track: str, defense: str, part: Part, parts: list[Part], checkpoint: str) -> float:
         """One part of a defense on one checkpoint, for all datasets and seeds."""
         plan, architecture = self._suite.tracks[track], self._architecture(checkpoint)
         # A defense none of whose parts tunes on labels is the same for all datasets.
-        datasets = plan.datasets if any(other.module.TUNES_ON == "labels" for other in parts) else plan.datasets[:1]
+        on_labels = any(other.module.TUNES_ON == "labels" for other in parts)
+        datasets = plan.tuning_datasets(defense)[: None if on_labels else 1]
         seconds = 0.0
         for dataset in datasets if part.module.TUNES_ON != "nothing" else ():
             on_pairs = part.module.TUNES_ON == "pairs"
             most = getattr(part.options, "pairs", None)
-            images = self._sizes.pairs(plan.pairs, most) if on_pairs else self._sizes.labelled(dataset)
+            images = (
+                self._sizes.pairs(plan.pairs, most)
+                if on_pairs
+                else self._sizes.labelled(dataset, self._suite.shots(track, defense))
+            )
             seen = seen_images(part.options, images)
             if seen is None:
                 self.notes.append(f"Defense '{part.name}' has no epochs among its options; its tuning is left out.")

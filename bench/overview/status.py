@@ -52,7 +52,7 @@ def show_status(suite: Suite, paths: Paths, out: Console = console) -> bool:
 
 def stage_of(state: CellState, paths: Paths) -> str:
     """The stage that makes the cell."""
-    return stage(paths, f"evaluate_{state.track}@{state.cell.defense}-{state.cell.attack}")
+    return stage(paths, "evaluate", state.track, state.cell.defense, state.cell.attack)
 
 
 def remedy(state: CellState, paths: Paths) -> str:

@@ -2,8 +2,10 @@
 
 from collections.abc import Iterator
 
-from bench.config import Column, Metric, Suite
+from bench.config import Column, Metric, Suite, TableSpec
+from bench.errors import unknown
 from bench.evaluation.cells import cells_of
+from bench.leaderboard.worst import WORST
 
 
 def table_faults(suite: Suite, metrics: dict[str, Metric]) -> Iterator[str]:
@@ -22,15 +24,25 @@ def table_faults(suite: Suite, metrics: dict[str, Metric]) -> Iterator[str]:
         twice = sorted({column for column in named if named.count(column) > 1})
         if twice:
             yield f"{key}: {', '.join(twice)} named twice in rows and columns; once is enough"
-        shared = _shared(suite, table.track, named, metrics)
+        yield from _unknown_ids(suite, table, metrics, key)
+        shared = _shared(suite, table, named, metrics)
         if shared:
             yield f"{key}: cells that differ in {', '.join(shared)} fall on one position; add it to rows or columns"
 
 
-def _shared(suite: Suite, track: str, named: list[Column], metrics: dict[str, Metric]) -> list[str]:
+def _unknown_ids(suite: Suite, table: TableSpec, metrics: dict[str, Metric], key: str) -> Iterator[str]:
+    """Ids that the table names and none of its tracks has."""
+    cells = [cell for track in table.tracks for cell in _cells(suite, track, metrics)]
+    for column, ids in table.only.items():
+        known = {cell[column] for cell in cells} | ({WORST} if column == "attack" else set())
+        yield from (str(unknown(column, name, known, f"{key}.only.{column}")) for name in ids if name not in known)
+
+
+def _shared(suite: Suite, table: TableSpec, named: list[Column], metrics: dict[str, Metric]) -> list[str]:
     """In what the cells that would stand on the same position differ."""
     positions = dict[tuple[str, ...], list[dict[Column, str]]]()
-    for cell in _cells(suite, track, metrics):
+    shown = (cell for track in table.tracks for cell in _cells(suite, track, metrics) if table.shows(cell))
+    for cell in shown:
         positions.setdefault(tuple(cell[column] for column in named), []).append(cell)
     differing = [
         column

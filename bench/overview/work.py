@@ -70,9 +70,9 @@ class Sizes:
         count = manifest.splits[split].count if manifest and split in manifest.splits else _IMAGES
         return count if most is None else min(count, most)
 
-    def labelled(self, dataset: str) -> int:
+    def labelled(self, dataset: str, shots: int) -> int:
         """Images that a defense tunes on."""
-        return self._suite.protocol.shots * len(self.task(dataset).class_names)
+        return shots * len(self.task(dataset).class_names)
 
     def pairs(self, dataset: str, most: int | None = None) -> int:
         """Image-caption pairs."""

@@ -15,7 +15,7 @@ from bench.backdoors.make import make_checkpoint
 from bench.config import Suite
 from bench.datasets import captions, shapes
 from bench.datasets.store import build
-from bench.defenses.artefact import fit_all
+from bench.defenses.fitting import fit_all
 from bench.evaluation.run import evaluate
 from bench.leaderboard.collect import write_cells
 from bench.paths import Paths
@@ -50,8 +50,8 @@ CONTENT: dict[str, Any] = {
             "pairs": "captions",
             "defenses": {
                 "none": {},
-                "rvpt": {"epochs": 1, "warmup_epochs": 0, "learning_rate": 1.0, "depth": 4, "length": 3},
-                "cleanclip": {"epochs": 1, "pairs": 20, "batch_size": 20},
+                "rvpt": {"options": {"epochs": 1, "warmup_epochs": 0, "learning_rate": 1.0, "depth": 4, "length": 3}},
+                "cleanclip": {"options": {"epochs": 1, "pairs": 20, "batch_size": 20}},
             },
         }
     },

@@ -14,8 +14,12 @@ from bench.evaluation.metrics import Count, wilson
 from tests.leaderboard.conftest import House
 
 TRACK = {"track": "backdoor", "dataset": "shapes"}
-# Three defenses that share an option stand for one defense under three settings.
-DEFENSES = {"none": {}, "rvpt": {"epochs": 4}, "linear_probe": {"epochs": 1}, "advpt": {}}
+DEFENSES = {
+    "none": {},
+    "rvpt": {"options": {"epochs": 4}, "tuning": {"shots": 8}},
+    "linear_probe": {"options": {"epochs": 1}},
+    "advpt": {},
+}
 
 
 @pytest.fixture
@@ -90,6 +94,8 @@ def test_lines_are_drawn_at_the_means_in_the_order_of_the_axis(cells: Source) ->
 
 def test_a_default_counts_as_a_setting_and_what_is_none_is_told(cells: Source) -> None:
     assert setting(cells, "backdoor", "advpt", "epochs", "key") == 200
+    assert setting(cells, "backdoor", "rvpt", "shots", "key") == 8
+    assert setting(cells, "backdoor", "advpt", "shots", "key") == cells.suite.protocol.shots == 1
     with pytest.raises(UserError, match=r"fig3\.key: unknown option of defense 'rvpt' 'alhpa'; did you mean 'alpha'"):
         setting(cells, "backdoor", "rvpt", "alhpa", "key")
     with pytest.raises(UserError, match="option 'augment' of defense 'rvpt' is True, not a number"):

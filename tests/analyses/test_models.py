@@ -29,7 +29,7 @@ def test_a_defended_model_is_the_artefact_on_its_checkpoint(
 ) -> None:
     model = opened("rvpt")
     folder = source.paths.defended("backdoor", "rvpt", "badnet") / "shapes.seed1"
-    parts = parts_of("rvpt", source.suite.tracks["backdoor"].defenses["rvpt"], "suite")
+    parts = parts_of(source.suite.tracks["backdoor"], "rvpt", "suite")
     _, expected = load_artefact(folder, parts, model.checkpoint)
     assert expected is not None
     images = sample.split.batch(sample.rows)

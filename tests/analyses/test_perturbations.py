@@ -17,13 +17,13 @@ EVERY = {
     "jitter": {},
     "flip": {},
     "trigger": {"checkpoint": "badnet"},
-    "drawn": {"backdoor": "blended", "options": {"ratio": 0.1}},
+    "patch": {"size": 6},
 }
 SEEDS = [11, 12, 13, 14]
 
 
 def perturbed(source: Source, name: str, options: dict, batch: torch.Tensor, seeds: list[int]) -> torch.Tensor:
-    change = Perturbation.model_validate({name: options}).open(source, batch.shape[-1])
+    change = Perturbation.model_validate({name: options}).open(source)
     return change(batch, seeds)
 
 
@@ -65,6 +65,18 @@ def test_flipping_twice_changes_nothing(source: Source) -> None:
     once = perturbed(source, "flip", {}, batch, [1, 2])
     assert torch.equal(once, batch.flip(-1))
     assert torch.equal(perturbed(source, "flip", {}, once, [1, 2]), batch)
+
+
+def test_a_patch_is_a_square_of_noise_in_a_place_of_its_own(source: Source) -> None:
+    grey = torch.full((20, 3, 32, 32), 0.5)
+    changed = (perturbed(source, "patch", {"size": 6}, grey, list(range(20))) != grey).any(dim=1)
+    assert changed.flatten(1).sum(dim=1).tolist() == [36] * 20
+    rows, columns = changed.any(dim=2), changed.any(dim=1)
+    assert rows.sum(dim=1).tolist() == columns.sum(dim=1).tolist() == [6] * 20
+    places = set(zip(rows.int().argmax(dim=1).tolist(), columns.int().argmax(dim=1).tolist(), strict=True))
+    assert len(places) > 15
+    with pytest.raises(UserError, match="size 33 does not fit into an image of 32 pixels"):
+        perturbed(source, "patch", {"size": 33}, grey, list(range(20)))
 
 
 def test_jitter_of_brightness_alone_scales_each_image_by_its_own_factor(source: Source) -> None:
@@ -117,11 +129,6 @@ def test_wrong_settings_are_told(given: dict, message: str) -> None:
         (
             {"trigger": {"checkpoint": "clean"}},
             "key.trigger.checkpoint: 'clean' is a clean model without a trigger; name a backdoored one",
-        ),
-        ({"drawn": {"backdoor": "blend"}}, "key.drawn.backdoor: unknown backdoor 'blend'; did you mean 'blended'?"),
-        (
-            {"drawn": {"backdoor": "badnet", "options": {"sise": 3}}},
-            "key.drawn.options: sise: unknown key 'sise'; did you mean 'size'?",
         ),
     ],
 )

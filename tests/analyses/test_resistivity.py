@@ -62,7 +62,7 @@ def test_a_clean_model_has_no_success_rate(source: Source, tmp_path) -> None:
     content["tracks"]["backdoor"] |= {"checkpoints": ["clean"]}
     clean = source._replace(suite=type(source.suite).model_validate(content))
     from bench.backdoors.checkpoint import load_checkpoint
-    from bench.defenses.artefact import fit_all
+    from bench.defenses.fitting import fit_all
 
     clean = clean._replace(paths=clean.paths._replace(models=tmp_path / "models"))
     (tmp_path / "models").mkdir()

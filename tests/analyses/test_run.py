@@ -108,7 +108,7 @@ def test_an_unknown_method_and_a_wrong_option_are_told(source: Source) -> None:
 @pytest.mark.parametrize("name", ["cells", "rvpt_1"])
 def test_an_analysis_must_not_overwrite_another_file(source: Source, name: str) -> None:
     suite = with_analyses(source, **{name: entry("bars")})
-    table = {"title": "T", "track": "backdoor", "rows": ["defense"], "columns": ["metric"]}
+    table = {"title": "T", "tracks": ["backdoor"], "rows": ["defense"], "columns": ["metric"]}
     suite = Suite.model_validate(suite.model_dump() | {"tables": {"rvpt_1": table}})
     with pytest.raises(UserError, match=f"this name would overwrite {name}.csv; rename the analysis"):
         analyse(suite, name, source.paths)

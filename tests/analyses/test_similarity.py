@@ -32,7 +32,7 @@ def test_the_cosines_are_those_of_the_models_own_features_and_logits(
     opened: Callable[[str], Opened], source: Source, sample: Sample
 ) -> None:
     model = opened("rvpt")
-    flip = Perturbation.model_validate({"flip": {}}).open(source, sample.image_size)
+    flip = Perturbation.model_validate({"flip": {}}).open(source)
     found = cosines(model, sample, {"flip": flip}, "embedding")["flip"]
     images = sample.split.batch(sample.rows)
     with torch.no_grad():

@@ -9,7 +9,7 @@ from bench.clip.model import Base, build, load, load_weights, normalise, save_we
 from bench.clip.staged import StagedCLIP
 from bench.config import parse
 from bench.datasets import world
-from bench.defenses.artefact import weights_hash
+from bench.defenses.fitting import weights_hash
 from bench.errors import UserError
 
 

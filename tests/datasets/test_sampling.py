@@ -68,6 +68,8 @@ def test_few_shot_draws_from_all_images_of_a_class() -> None:
 
 def test_too_few_images_are_refused_and_the_class_is_named() -> None:
     rare = int(COUNTS.min())
-    with pytest.raises(UserError, match=f"{rare + 1} shots asked for, but class {CLASSES[COUNTS.argmin()]} has {rare}"):
+    with pytest.raises(
+        UserError, match=f"{rare + 1} shots per class are asked, but class {CLASSES[COUNTS.argmin()]} has {rare}"
+    ):
         few_shot(LABELS, rare + 1, seed=1)
     few_shot(LABELS, rare, seed=1)

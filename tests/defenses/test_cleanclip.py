@@ -10,7 +10,7 @@ from bench.clip.defended import DefendedCLIP
 from bench.clip.model import build, normalise
 from bench.clip.staged import StagedCLIP
 from bench.defenses import cleanclip
-from bench.defenses.artefact import weights_hash
+from bench.defenses.fitting import weights_hash
 
 pytestmark = pytest.mark.usefixtures("seeded", "exact")
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from bench.defenses import advpt, cleanclip, linear_probe, nap_tuning, none, rvpt
-from bench.defenses.artefact import weights_hash
+from bench.defenses import advpt, cleanclip, linear_probe, nap_tuning, none, rvpt, vpt
+from bench.defenses.fitting import weights_hash
 from bench.errors import UserError
 
 pytestmark = pytest.mark.usefixtures("seeded", "exact")
@@ -14,6 +14,7 @@ QUICK = {
     none: {},
     linear_probe: {"epochs": 2},
     rvpt: {"epochs": 2, "length": 3},
+    vpt: {"epochs": 2, "length": 3},
     advpt: {"epochs": 2, "context": 3, "attack_steps": 2},
     nap_tuning: {"epochs": 2, "length": 3, "attack_steps": 1},
     cleanclip: {"epochs": 1, "warmup_steps": 0, "learning_rate": 1e-4},

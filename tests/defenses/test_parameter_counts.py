@@ -5,8 +5,8 @@ import torch
 
 from bench.clip.defended import DefendedCLIP, Task
 from bench.defenses import advpt, cleanclip, linear_probe, nap_tuning, none, rvpt
-from bench.defenses.artefact import tuned_parameters
 from bench.defenses.contract import Labelled
+from bench.defenses.fitting import tuned_parameters
 
 pytestmark = pytest.mark.usefixtures("seeded")
 

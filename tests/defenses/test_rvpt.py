@@ -5,7 +5,7 @@ from torch.nn import functional
 from bench.clip.defended import DefendedCLIP
 from bench.clip.model import normalise
 from bench.clip.staged import ImageEdits, Trace
-from bench.defenses import rvpt
+from bench.defenses import rvpt, vpt
 from bench.errors import UserError
 
 pytestmark = pytest.mark.usefixtures("seeded", "exact")
@@ -14,6 +14,10 @@ pytestmark = pytest.mark.usefixtures("seeded", "exact")
 def fit(victim, few, **changes):
     torch.manual_seed(1)
     return rvpt.fit(victim, few, rvpt.Options(**{"epochs": 2, "length": 4, "learning_rate": 0.1, **changes}))
+
+
+def repulsion(prompted, reference, **changes):
+    return rvpt.repulsion(prompted, reference, rvpt.Options(**changes))
 
 
 def class_tokens(count=3):
@@ -27,10 +31,10 @@ def test_defaults_are_the_papers():
 
 
 def test_repulsion_without_prompts_is_1(mini, few):
-    _, reference = rvpt.unprompted(mini, few.images, 3)
+    _, reference = rvpt.unprompted(mini, few.images, 4)
     trace = Trace()
     mini.image(few.images, trace=trace)
-    assert rvpt.repulsion(trace.class_tokens[3:], reference, -1.0).item() == pytest.approx(1, abs=1e-6)
+    assert repulsion(trace.class_tokens[3:], reference[3:]).item() == pytest.approx(1, abs=1e-6)
 
 
 def test_repulsion_is_the_mean_cosine_over_layers_and_images():
@@ -40,25 +44,25 @@ def test_repulsion_is_the_mean_cosine_over_layers_and_images():
         for a, b in zip(prompted, reference, strict=True)
         for row in range(5)
     ]
-    assert rvpt.repulsion(prompted, reference, -1.0).item() == pytest.approx(sum(cosines) / 15, abs=1e-6)
+    assert repulsion(prompted, reference).item() == pytest.approx(sum(cosines) / 15, abs=1e-6)
     negated = [-tokens for tokens in reference]
-    assert rvpt.repulsion(negated, reference, -1.0).item() == pytest.approx(-1, abs=1e-6)
+    assert repulsion(negated, reference).item() == pytest.approx(-1, abs=1e-6)
 
 
 def test_repulsion_is_not_pushed_below_its_margin_image_by_image():
     reference = [functional.normalize(torch.randn(2, 8), dim=-1)]
     prompted = [torch.stack([reference[0][0], -reference[0][1]]).requires_grad_()]
-    value = rvpt.repulsion(prompted, reference, 0.5)
+    value = repulsion(prompted, reference, margin=0.5)
     assert value.item() == pytest.approx((1 + 0.5) / 2, abs=1e-6)
     prompted = [(reference[0] + 0.1 * torch.tensor([[1.0], [0.0]]) - 5 * torch.tensor([[0.0], [1.0]])).requires_grad_()]
-    rvpt.repulsion(prompted, reference, 0.5).backward()
+    repulsion(prompted, reference, margin=0.5).backward()
     assert prompted[0].grad[0].abs().sum() > 0
     assert prompted[0].grad[1].abs().sum() == 0
 
 
 def test_margin_1_gives_no_repulsion_gradient():
     prompted, reference = [tokens.requires_grad_() for tokens in class_tokens()], class_tokens()
-    rvpt.repulsion(prompted, reference, 1.0).backward()
+    repulsion(prompted, reference, margin=1.0).backward()
     assert all((tokens.grad == 0).all() for tokens in prompted)
 
 
@@ -78,23 +82,86 @@ def test_reference_class_tokens_are_the_frozen_models(mini, few):
         mini.clip.model.encode_image(normalise(mini.clip, few.images))
     for handle in handles:
         handle.remove()
-    for depth in (0, 3, 5):
-        _, reference = rvpt.unprompted(mini, few.images, depth)
-        assert len(reference) == len(outputs) - depth
-        for tokens, output in zip(reference, outputs[depth:], strict=True):
-            assert torch.equal(tokens, output[:, 0])
-            assert not tokens.requires_grad
+    _, reference = rvpt.unprompted(mini, few.images, 4)
+    for tokens, output in zip(reference, outputs, strict=True):
+        assert torch.equal(tokens, output[:, 0])
+        assert not tokens.requires_grad
 
 
 @pytest.mark.parametrize("depth", [0, 3, 5])
 def test_the_pass_that_starts_after_the_unprompted_blocks_equals_a_full_pass(mini, few, depth):
     layers = range(depth + 1, len(mini.image_blocks) + 1)
     edits = ImageEdits(prompts={layer: torch.randn(4, mini.image_width) for layer in layers})
-    entry, _ = rvpt.unprompted(mini, few.images, depth)
+    entry, _ = rvpt.unprompted(mini, few.images, depth + 1)
     short, full = Trace(), Trace()
     assert torch.equal(mini.image_from(entry, depth + 1, edits, short), mini.image(few.images, edits, full))
     for late, whole in zip(short.class_tokens, full.class_tokens[depth:], strict=True):
         assert torch.equal(late, whole)
+
+
+@pytest.mark.parametrize(
+    ("changes", "prompted", "repelled"),
+    [
+        ({"depth": 3}, [4, 5, 6, 7, 8, 9, 10, 11, 12], [4, 5, 6, 7, 8, 9, 10, 11, 12]),
+        ({"depth": 8, "end": "input"}, [1, 2, 3, 4], [1, 2, 3, 4]),
+        ({"depth": 6, "permutation": "overlap"}, [7, 8, 9, 10, 11, 12], [7, 8, 9, 10, 11, 12]),
+        ({"depth": 6, "permutation": "split"}, [1, 2, 3, 4, 5, 6], [7, 8, 9, 10, 11, 12]),
+        ({"depth": 6, "permutation": "intertwine"}, [1, 3, 5, 7, 9, 11], [2, 4, 6, 8, 10, 12]),
+        ({"depth": 6, "permutation": "mix"}, [4, 5, 6, 7, 8, 9], [7, 8, 9, 10, 11, 12]),
+        ({"depth": 8, "permutation": "split"}, [5, 6, 7, 8], [9, 10, 11, 12]),
+        ({"depth": 8, "permutation": "intertwine"}, [5, 7, 9, 11], [6, 8, 10, 12]),
+    ],
+)
+def test_layers_that_are_prompted_and_repelled(changes, prompted, repelled):
+    assert rvpt.layer_sets(12, rvpt.Options(**changes)) == (prompted, repelled)
+
+
+@pytest.mark.parametrize("changes", [{"depth": 3}, {"depth": 6, "end": "input"}])
+def test_permutations_that_do_not_fit_are_refused(changes):
+    with pytest.raises(UserError, match="permutation 'split' needs end 'output' and a depth of at least half"):
+        rvpt.layer_sets(12, rvpt.Options(permutation="split", **changes))
+
+
+@pytest.mark.parametrize("changes", [{"end": "input"}, {"permutation": "split"}, {"permutation": "intertwine"}])
+def test_what_prompts_put_out_never_reaches_a_block_without_prompts(victim, few, changes):
+    options = rvpt.Options(length=4, depth=3, **changes)
+    tensors, lengths = fit(victim, few, depth=3, epochs=1, **changes), []
+    handles = [
+        block.register_forward_pre_hook(lambda *call: lengths.append(call[1][0].shape[1]))
+        for block in (block.ln_1 for block in victim.staged.image_blocks)
+    ]
+    rvpt.load(tensors, victim, options).image(few.images)
+    for handle in handles:
+        handle.remove()
+    prompted, _ = rvpt.layer_sets(6, options)
+    own = 1 + victim.staged.patches
+    assert lengths == [own + 4 * (layer in prompted) for layer in range(1, 7)]
+
+
+def test_l1_and_l2_grow_with_the_distance_of_normalised_tokens():
+    (a,), (b,) = class_tokens(1), class_tokens(1)
+    unit = functional.normalize(a, dim=-1) - functional.normalize(b, dim=-1)
+    for distance, sizes in (("l1", unit.abs()), ("l2", unit.square())):
+        for reduction in ("mean", "sum"):
+            expected = -getattr(sizes, reduction)(dim=-1).mean()
+            found = repulsion([5 * a], [b], distance=distance, reduction=reduction)
+            torch.testing.assert_close(found, expected)
+    # A summed squared distance of unit vectors is 2 - 2 cos, so it is the cosine loss with twice the weight.
+    torch.testing.assert_close(repulsion([a], [b], distance="l2", reduction="sum"), 2 * repulsion([a], [b]) - 2)
+
+
+def test_a_margin_belongs_to_the_cosine():
+    with pytest.raises(ValueError, match="margin is one of the cosine"):
+        rvpt.Options(distance="l1", margin=0.5)
+
+
+def test_vpt_is_rvpt_without_repulsion(victim, few):
+    torch.manual_seed(1)
+    tensors = vpt.fit(victim, few, vpt.Options(epochs=2, length=4, learning_rate=0.1))
+    for name, prompts in fit(victim, few, alpha=0.0).items():
+        assert torch.equal(tensors[name], prompts)
+    with pytest.raises(ValueError, match="alpha"):
+        vpt.Options(alpha=2.0)
 
 
 def test_prompts_exist_only_for_the_blocks_after_depth(victim, few):
@@ -133,8 +200,8 @@ def test_training_lowers_its_own_loss_and_the_repulsion(victim, few):
         embedded = defended.image(few.images, trace)
         cosine = functional.cosine_similarity(embedded[:, None], victim.texts(few.task)[None], dim=-1)
         fitted = functional.cross_entropy(victim.staged.clip.model.logit_scale.exp() * cosine, few.labels)
-        _, reference = rvpt.unprompted(victim.staged, few.images, 3)
-        repelled = rvpt.repulsion(trace.class_tokens[3:], reference, -1.0)
+        _, reference = rvpt.unprompted(victim.staged, few.images, 4)
+        repelled = repulsion(trace.class_tokens[3:], reference[3:])
         return (fitted + 2 * repelled).item(), repelled.item()
 
     # One epoch is all warm-up, at a rate that leaves the prompts where they were drawn.

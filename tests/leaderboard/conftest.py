@@ -50,7 +50,7 @@ class House:
             "tables": {
                 "nap_1": {
                     "title": "Accuracy under attack",
-                    "track": "robust",
+                    "tracks": ["robust"],
                     "rows": ["attack", "defense"],
                     "columns": ["dataset"],
                     "average": True,
@@ -58,7 +58,7 @@ class House:
                 },
                 "rvpt_1": {
                     "title": "Attack success",
-                    "track": "backdoor",
+                    "tracks": ["backdoor"],
                     "rows": ["defense"],
                     "columns": ["checkpoint", "metric"],
                     "decimals": 2,

@@ -203,3 +203,21 @@ def test_a_table_must_not_overwrite_the_cells(house):
     with pytest.raises(UserError, match=r"tables\.cells: .*rename"):
         house.table("cells")
     assert len(read_cells(house.paths.boards / "cells.csv"))
+
+
+def test_a_table_may_show_several_tracks_and_only_some_of_their_cells(house):
+    house.content["tables"]["both"] = {
+        "title": "Chosen",
+        "tracks": ["backdoor", "robust"],
+        "only": {"defense": ["none"], "attack": ["clean", "pgd"]},
+        "rows": ["track", "checkpoint"],
+        "columns": ["dataset", "metric"],
+    }
+    house.fill("1000")
+    lines, _ = house.table("both")
+    assert lines == [
+        "track,checkpoint,shapes CA,shapes RA,digits CA,digits RA,flags",
+        "robust,plain,25.0,25.0,25.0,25.0,control_survives",
+        "backdoor,badnet,25.0,-,-,-,",
+        "backdoor,blended,25.0,-,-,-,",
+    ]

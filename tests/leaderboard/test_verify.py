@@ -68,9 +68,9 @@ def test_a_number_that_vanished_is_told(house, committed):
 
 
 def test_ids_that_pandas_would_take_for_nothing_stay_text(house):
-    house.content["tracks"]["backdoor"]["defenses"] = {"none": {}, "NA": {}}
+    house.content["tracks"]["backdoor"]["defenses"] = {"none": {}, "nan": {}}
     house.fill()
-    assert set(house.collect().defense) == {"none", "nap", "NA"}
+    assert set(house.collect().defense) == {"none", "nap", "nan"}
 
 
 @pytest.mark.parametrize(

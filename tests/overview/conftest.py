@@ -2,6 +2,7 @@
 
 import copy
 import io
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from bench.files import write_text
 from bench.paths import Paths, paths_for
 from bench.provenance import Provenance
 
+ROOT = Path(__file__).resolve().parents[2]
 MINI = {"architecture": "mini", "weights": "random"}
 CONTENT = {
     "protocol": {"version": 1, "batch_size": 8, "seeds": [1], "shots": 2},
@@ -47,18 +49,18 @@ CONTENT = {
             "datasets": ["shapes"],
             "pairs": "captions",
             "attacks": ["clean", "trigger"],
-            "defenses": {"none": {}, "cleanclip": {"epochs": 2, "pairs": 50}},
+            "defenses": {"none": {}, "cleanclip": {"options": {"epochs": 2, "pairs": 50}}},
         },
         "adversarial": {
             "checkpoints": ["clean"],
             "datasets": ["shapes"],
             "attacks": ["clean", "pgd", "autoattack"],
-            "defenses": {"none": {}, "rvpt": {"epochs": 4}},
+            "defenses": {"none": {}, "rvpt": {"options": {"epochs": 4}}},
         },
     },
     "tables": {
-        "one": {"title": "One", "track": "backdoor", "rows": ["defense"], "columns": ["checkpoint", "metric"]},
-        "two": {"title": "Two", "track": "adversarial", "rows": ["attack", "defense"], "columns": ["dataset"]},
+        "one": {"title": "One", "tracks": ["backdoor"], "rows": ["defense"], "columns": ["checkpoint", "metric"]},
+        "two": {"title": "Two", "tracks": ["adversarial"], "rows": ["attack", "defense"], "columns": ["dataset"]},
     },
     "analyses": {
         "map": {
@@ -81,7 +83,8 @@ def content() -> dict:
 
 @pytest.fixture
 def paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Paths:
-    """Folders below a fresh working directory."""
+    """Folders below a fresh working directory, with the pipeline of the default suite."""
+    shutil.copy(ROOT / "dvc.yaml", tmp_path)
     monkeypatch.chdir(tmp_path)
     return paths_for(Path("benchmark.yaml"))
 

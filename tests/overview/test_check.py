@@ -36,8 +36,11 @@ def test_a_right_suite_has_no_faults_with_its_data(check: Check, content: dict) 
 
 
 def test_misspelt_keys_are_found_everywhere_at_once(check: Check, content: dict) -> None:
-    content["tracks"]["adversarial"]["defenses"]["rvpt"] = {"epoch": 4}
-    content["tracks"]["backdoor"]["defenses"]["cleanclip+rvpt"] = {"rvpt": {"lenght": 3}, "cleanclp": {}}
+    content["tracks"]["adversarial"]["defenses"]["rvpt"] = {"options": {"epoch": 4}}
+    content["tracks"]["backdoor"]["defenses"]["both"] = {
+        "method": "cleanclip+rvpt",
+        "options": {"rvpt": {"lenght": 3}, "cleanclp": {}},
+    }
     content["checkpoints"]["badnet"]["train"]["batchsize"] = 3
     content["checkpoints"]["badnet"]["gate"] = {"least_asd": 3}
     content["checkpoints"]["badnet"]["trigger_options"]["sise"] = 4
@@ -54,11 +57,10 @@ def test_misspelt_keys_are_found_everywhere_at_once(check: Check, content: dict)
         "benchmark.yaml: checkpoints.badnet.trigger_options: sise: unknown key 'sise'; did you mean 'size'?",
         "benchmark.yaml: checkpoints.badnet.train: batchsize: unknown key 'batchsize'; did you mean 'batch_size'?",
         "benchmark.yaml: checkpoints.badnet.gate: least_asd: unknown key 'least_asd'; did you mean 'least_asr'?",
-        "benchmark.yaml: tracks.backdoor.defenses.cleanclip+rvpt.cleanclp: unknown part 'cleanclp'; "
-        "did you mean 'cleanclip'?",
-        "benchmark.yaml: tracks.backdoor.defenses.cleanclip+rvpt.rvpt: lenght: unknown key 'lenght'; "
+        "benchmark.yaml: tracks.backdoor.defenses.both.options: unknown part 'cleanclp'; did you mean 'cleanclip'?",
+        "benchmark.yaml: tracks.backdoor.defenses.both.options.rvpt: lenght: unknown key 'lenght'; "
         "did you mean 'length'?",
-        "benchmark.yaml: tracks.adversarial.defenses.rvpt: epoch: unknown key 'epoch'; did you mean 'epochs'?",
+        "benchmark.yaml: tracks.adversarial.defenses.rvpt.options: epoch: unknown key 'epoch'; did you mean 'epochs'?",
     }
     assert len(faults) == len(set(faults))
 
@@ -94,8 +96,8 @@ def test_classes_splits_shots_and_captions_of_fetched_datasets(check: Check, con
     assert set(faults) == {
         "benchmark.yaml: checkpoints.badnet.target: unknown class of 'shapes' 'hart'; did you mean 'heart'?",
         "benchmark.yaml: checkpoints.badnet.pairs: dataset 'shapes' has no captions in a split 'train'",
-        "benchmark.yaml: tracks.adversarial.defenses.rvpt: protocol.shots is 3, but a class of 'shapes' has 2 training "
-        "images",
+        "benchmark.yaml: tracks.adversarial.defenses.rvpt: 3 shots per class are asked, but a class of 'shapes' has "
+        "2 training images",
         "benchmark.yaml: tracks.adversarial.splits: unknown split of 'shapes' 'tset'; did you mean 'test'?",
         "benchmark.yaml: tracks.backdoor.datasets (trigger on badnet): unknown class of 'shapes' 'hart'; "
         "did you mean 'heart'?",
@@ -105,10 +107,12 @@ def test_classes_splits_shots_and_captions_of_fetched_datasets(check: Check, con
 def test_things_that_cannot_work_together(check: Check, content: dict) -> None:
     content["tracks"]["adversarial"]["attacks"] = ["clean", "trigger"]
     content["tracks"]["adversarial"]["defenses"]["cleanclip"] = {}
+    content["tracks"]["adversarial"]["defenses"]["later"] = {"method": "rvpt", "tuning": {"without_target": True}}
     content["checkpoints"]["badnet"]["poison_rate"] = 0
     faults = "\n".join(check(content))
     assert "tracks.adversarial: 'trigger' counts a backdoor's success, but checkpoint 'clean' has none" in faults
     assert "tracks.adversarial.defenses.cleanclip: 'cleanclip' tunes on captions" in faults
+    assert "later.tuning.without_target: checkpoint 'clean' is clean and has no target" in faults
     assert "checkpoints.badnet.poison_rate: 0 plants no backdoor" in faults
 
 
@@ -170,3 +174,9 @@ def test_the_default_suite_is_right(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
     path = Path("benchmark.yaml")
     assert check_suite(load_suite(path), path) == []
+
+
+def test_ids_that_a_table_shows_must_be_there(check: Check, content: dict) -> None:
+    content["tables"]["one"]["only"] = {"checkpoint": ["badnt"]}
+    faults = check(content)
+    assert faults == ["benchmark.yaml: tables.one.only.checkpoint: unknown checkpoint 'badnt'; did you mean 'badnet'?"]

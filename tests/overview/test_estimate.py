@@ -9,7 +9,7 @@ from rich.console import Console
 
 from bench.attacks import autoattack, clean, pgd
 from bench.clip.defended import Task
-from bench.config import Suite
+from bench.config import DefenseSpec, Suite, Track
 from bench.datasets import captions, shapes
 from bench.datasets.store import build
 from bench.defenses.artefact import Part, parts_of
@@ -96,12 +96,15 @@ def test_seeds_and_datasets_multiply_but_not_for_the_control_and_not_for_caption
 ) -> None:
     once = {line[:2]: line for line in estimate(read_suite(content), paths, Fixed()).lines}
     content["protocol"]["seeds"] = [1, 2, 3]
-    content["tracks"]["adversarial"]["defenses"]["rvpt+cleanclip"] = {"rvpt": {"epochs": 4}, "cleanclip": {"pairs": 9}}
+    content["tracks"]["adversarial"]["defenses"]["both"] = {
+        "method": "rvpt+cleanclip",
+        "options": {"rvpt": {"epochs": 4}, "cleanclip": {"pairs": 9}},
+    }
     content["tracks"]["adversarial"]["pairs"] = "captions"
     thrice = {line[:2]: line for line in estimate(read_suite(content), paths, Fixed()).lines}
     for key in (("defend_backdoor", "cleanclip"), ("defend_adversarial", "rvpt")):
         assert thrice[key].seconds == pytest.approx(3 * once[key].seconds)
-    joined = thrice["defend_adversarial", "rvpt+cleanclip"].seconds
+    joined = thrice["defend_adversarial", "both"].seconds
     assert joined == pytest.approx(thrice["defend_adversarial", "rvpt"].seconds + 3 * 9 * 10 * 0.02)
     # One cell of the control, three of rvpt, three of the joined defense.
     assert thrice["evaluate_adversarial", "pgd"].left == 7
@@ -140,8 +143,10 @@ def test_this_machine_can_be_measured_with_random_weights() -> None:
     assert passes.forward_s > 0
     assert passes.gradient_s > 0
     assert meter.pair_s("mini", 4) > 0
-    for name in ("rvpt", "cleanclip"):
-        (part,) = parts_of(name, {"batch_size": 4}, "here")
+    small = DefenseSpec(options={"batch_size": 4})
+    track = Track(defenses={"rvpt": small, "cleanclip": small}, checkpoints=(), datasets=(), attacks=())
+    for name in track.defenses:
+        (part,) = parts_of(track, name, "here")
         tuning = meter.tuning("mini", part, task)
         assert tuning.once_s + tuning.seen_s > 0
     assert meter.peak_memory_mb() > 10

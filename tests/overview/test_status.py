@@ -18,7 +18,7 @@ from bench.evaluation.cells import cells_of
 from bench.evaluation.record import Cell
 from bench.evaluation.store import Batch, Store
 from bench.overview.cells import CellState, cell_states
-from bench.overview.models import checkpoint_states, defense_states
+from bench.overview.models import checkpoint_states, defense_states, stage
 from bench.overview.status import show_status, unattributed
 from bench.paths import Paths
 
@@ -116,7 +116,14 @@ def test_checkpoints_and_artefacts_show_gate_and_divergence(suite: Suite, paths:
     assert "2 of 6 checkpoints and tuned defenses are ready" in text
     assert "gate failed, ASR 12.0 %, CA 80.0 % (clean 91.0 %)" in text
     assert "shapes.seed1: the loss is nan" in text
-    assert "dvc repro defend_backdoor@cleanclip-badnet\n" in text
+    assert "dvc repro defend_backdoor@cleanclip\n" in text
+
+
+def test_a_pipeline_may_have_one_stage_for_a_whole_track(paths: Paths) -> None:
+    assert stage(paths, "evaluate", "backdoor", "rvpt", "trigger") == "evaluate_backdoor@rvpt-trigger"
+    Path("dvc.yaml").write_text("stages: {defend: {}, evaluate: {}}")
+    assert stage(paths, "evaluate", "backdoor", "rvpt", "trigger") == "evaluate@backdoor"
+    assert stage(paths, "defend", "backdoor", "rvpt") == "defend@backdoor"
 
 
 def test_batches_of_unknown_cells_are_counted(suite: Suite, paths: Paths, page: Console) -> None:
@@ -145,7 +152,7 @@ def test_a_killed_evaluation_is_running_then_partial_then_stored_then_done(
     from bench.backdoors.make import make_checkpoint
     from bench.datasets import shapes
     from bench.datasets.store import build
-    from bench.defenses.artefact import fit_all
+    from bench.defenses.fitting import fit_all
     from bench.evaluation.run import evaluate
 
     build("shapes", shapes.Options(**suite.datasets["shapes"]), shapes.fetch, paths.data)

@@ -1,0 +1,220 @@
+"""Tuning defenses: from a track's entry to its artefacts, one for every dataset and seed.
+
+Defenses joined by ``+`` are tuned one after the other, each on the model that the ones before it left. Finished
+artefacts are kept in the store under a hash of all that they depend on, so a stage that was stopped goes on, and two
+suites that ask for the same artefact tune it once.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from bench.backdoors.checkpoint import Checkpoint
+from bench.clip.defended import DefendedCLIP
+from bench.clip.staged import StagedCLIP
+from bench.config import DefenseSpec, Options, Suite
+from bench.datasets.sampling import few_shot
+from bench.datasets.store import open_split, read_manifest
+from bench.defenses.artefact import CARD, ArtefactCard, Part, artefact_name, parts_of, task_of
+from bench.defenses.contract import Labelled, Pairs, Tensors
+from bench.errors import UserError
+from bench.files import replace_folder, sha256_of
+from bench.items import source_hash
+from bench.memory import peak_memory_mb
+from bench.paths import Paths
+from bench.provenance import provenance
+
+
+@dataclass(frozen=True)
+class Fitting:
+    """One artefact to make: a defense on one checkpoint, with one dataset and one seed.
+
+    Attributes:
+        spec: The defense's entry.
+        parts: Its parts.
+        dataset: Labelled images to tune on.
+        pairs: Image-caption pairs to tune on; empty if the track names none.
+        shots: Labelled images per class.
+        seed: Of the training.
+        checkpoint: What is defended.
+        paths: Where everything is.
+        where: File and key of the entry, for messages.
+    """
+
+    spec: DefenseSpec
+    parts: list[Part]
+    dataset: str
+    pairs: str
+    shots: int
+    seed: int
+    checkpoint: Checkpoint
+    paths: Paths
+    where: str
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """All that the artefact depends on, as the card holds it."""
+        names = {self._source(part) for part in self.parts} - {""}
+        return {
+            "defense": "+".join(part.name for part in self.parts),
+            "options": {part.name: part.options.model_dump(mode="json") for part in self.parts},
+            "template": self.spec.template,
+            "checkpoint": self.checkpoint.digest,
+            "data": {name: read_manifest(self.paths.data, name).digest for name in sorted(names)},
+            "seed": self.seed,
+            "shots": self.shots,
+            "left_out": self._left_out(),
+            "left_out_named": self.spec.tuning.target_named,
+            "sources": {part.name: source_hash(part.module) for part in self.parts},
+        }
+
+    @property
+    def key(self) -> str:
+        """Hash of the identity."""
+        return hashlib.sha256(json.dumps(self.identity, sort_keys=True).encode()).hexdigest()
+
+    def data_for(self, part: Part) -> Labelled | Pairs | None:
+        """What ``part`` tunes on."""
+        name = self._source(part)
+        if not name:
+            return None
+        manifest = read_manifest(self.paths.data, name)
+        train = open_split(self.paths.data, manifest, "train")
+        if part.module.TUNES_ON == "pairs":
+            return Pairs(torch.from_numpy(train.images.copy()), train.captions)
+        rows = few_shot(train.labels, self.shots, self.seed)
+        labelled = Labelled(train.batch(rows), train.targets(rows), task_of(manifest, self.spec.template))
+        return without_class(labelled, self._left_out(), named=self.spec.tuning.target_named)
+
+    def _source(self, part: Part) -> str:
+        """The dataset that ``part`` tunes on; empty if it needs none."""
+        if part.module.TUNES_ON == "pairs" and not self.pairs:
+            raise UserError(f"{self.where}: '{part.name}' tunes on captions; name them under the track's 'pairs'")
+        return {"pairs": self.pairs, "labels": self.dataset, "nothing": ""}[part.module.TUNES_ON]
+
+    def _left_out(self) -> str:
+        """The class that is not tuned on; empty if all are."""
+        if not self.spec.tuning.without_target:
+            return ""
+        if self.checkpoint.card.target is None:
+            raise UserError(f"{self.where}.tuning.without_target: a clean checkpoint has no target to leave out")
+        return self.checkpoint.card.target
+
+
+def fit_all(
+    suite: Suite, track_name: str, defense: str, checkpoint_name: str, checkpoint: Checkpoint, paths: Paths
+) -> None:
+    """Tune one defense on one checkpoint: for every dataset and seed of the track.
+
+    Raises:
+        UserError: Wrong options or missing data.
+    """
+    track, where = suite.tracks[track_name], f"{paths.suite}: tracks.{track_name}.defenses.{defense}"
+    spec, parts = track.defenses[defense], parts_of(track, defense, where)
+    folder = paths.defended(track_name, defense, checkpoint_name)
+    scratch = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(scratch, ignore_errors=True)
+    for dataset in track.tuning_datasets(defense):
+        for seed in suite.protocol.seeds:
+            task = Fitting(
+                spec, parts, dataset, track.pairs, suite.shots(track_name, defense), seed, checkpoint, paths, where
+            )
+            shutil.copytree(_tuned(task), scratch / artefact_name(parts, dataset, seed), dirs_exist_ok=True)
+    replace_folder(scratch, folder)
+
+
+def without_class(data: Labelled, name: str, *, named: bool) -> Labelled:
+    """``data`` without the images of one class; ``data`` itself if it has no such class.
+
+    Args:
+        data: Labelled images.
+        name: The class to leave out.
+        named: Keep its name among those to tell apart; else it is met for the first time in testing.
+    """
+    names = data.task.class_names
+    if name not in names:
+        return data
+    left_out = names.index(name)
+    kept = data.labels != left_out
+    if named:
+        return Labelled(data.images[kept], data.labels[kept], data.task)
+    labels = data.labels - (data.labels > left_out).long()
+    others = (*names[:left_out], *names[left_out + 1 :])
+    return Labelled(data.images[kept], labels[kept], data.task._replace(class_names=others))
+
+
+def weights_hash(model: torch.nn.Module) -> str:
+    """Hash over all tensors, to prove that frozen weights stayed frozen."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(name.encode() + tensor.detach().cpu().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _tuned(task: Fitting) -> Path:
+    """Folder of the finished artefact in the store; tuned only if no run has finished it before."""
+    folder = task.paths.store / "artefacts" / task.key
+    if not (folder / CARD).exists():
+        scratch = folder.with_name(f".{folder.name}.{os.getpid()}")
+        scratch.mkdir(parents=True)
+        card = _fit(task, scratch)
+        (scratch / CARD).write_text(card.model_dump_json(indent=1) + "\n", "utf-8")
+        replace_folder(scratch, folder)
+    return folder
+
+
+def _fit(task: Fitting, folder: Path) -> ArtefactCard:
+    """Tune all parts, one after the other, and write their tensors into ``folder``."""
+    clip, start, reason, tuned, samples = task.checkpoint.clip, time.monotonic(), "", 0, 0
+    victim = DefendedCLIP(StagedCLIP(clip))
+    clip.model.requires_grad_(False)
+    frozen = weights_hash(clip.model)
+    try:
+        for part in task.parts:
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(task.seed)
+                data = task.data_for(part)
+                tensors: Tensors = part.module.fit(victim, data, part.options)
+            stored = {name: tensor.contiguous() for name, tensor in tensors.items()}
+            save_file(stored, folder / f"{part.name}.safetensors")
+            tuned += tuned_parameters(part.module, tensors)
+            samples = max(samples, training_samples(part.module, data, part.options))
+            victim = part.module.load(tensors, victim, part.options)
+    except FloatingPointError as error:
+        reason = str(error)
+    if weights_hash(clip.model) != frozen:
+        raise RuntimeError(f"'{task.parts[-1].name}' changed the frozen weights of its checkpoint; fit must not")
+    return ArtefactCard(
+        **task.identity,
+        state="diverged" if reason else "done",
+        reason=reason,
+        tuned_parameters=tuned,
+        training_samples=samples,
+        files={path.stem: sha256_of(path) for path in sorted(folder.glob("*.safetensors"))},
+        wall_s=round(time.monotonic() - start, 3),
+        peak_memory_mb=peak_memory_mb(),
+        provenance=provenance(),
+    )
+
+
+def tuned_parameters(module: Any, tensors: dict[str, Tensor]) -> int:
+    """How many numbers a defense tuned: all that it stores, unless its file says otherwise."""
+    if hasattr(module, "tuned_parameters"):
+        return int(module.tuned_parameters(tensors))
+    return sum(tensor.numel() for tensor in tensors.values())
+
+
+def training_samples(module: Any, data: Labelled | Pairs | None, options: Options) -> int:
+    """How many images or pairs a defense was tuned on: all that it was handed, unless its file says otherwise."""
+    if hasattr(module, "training_samples"):
+        return int(module.training_samples(data, options))
+    return 0 if data is None else len(data.images)

@@ -1,0 +1,139 @@
+"""Which data a defense is tuned on: shots, left-out classes, prompts, other datasets."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+from bench.backdoors.checkpoint import load_checkpoint
+from bench.backdoors.make import make_checkpoint
+from bench.config import Suite, load_suite
+from bench.datasets import captions, colours, shapes
+from bench.datasets.store import build
+from bench.defenses.fitting import fit_all, without_class
+from bench.errors import UserError
+from bench.evaluation.run import evaluate
+from bench.paths import Paths, paths_for
+
+BASE = {"architecture": "mini", "weights": "random"}
+CONTENT = {
+    "protocol": {"version": 1, "batch_size": 8, "seeds": [1], "shots": 2},
+    "datasets": {"shapes": {}, "colours": {}, "captions": {}},
+    "checkpoints": {
+        "clean": {"base": BASE, "trigger": "none"},
+        "badnet": {
+            "base": BASE,
+            "trigger": "badnet",
+            "trigger_options": {"size": 4},
+            "target": "heart",
+            "dataset": "shapes",
+            "pairs": "captions",
+            "poison_rate": 0.1,
+            "train": {"epochs": 1, "batch_size": 16},
+            "gate": {"least_asr": 0, "largest_ca_loss": 100},
+        },
+    },
+    "attacks": {"clean": {"threat_model": "none"}},
+    "tables": {},
+}
+PROBE = {"method": "linear_probe", "options": {"epochs": 1}}
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with data and two checkpoints, read only."""
+    folder = tmp_path_factory.mktemp("made")
+    few = {"train_per_class": 3, "val_per_class": 1, "test_per_class": 1}
+    for name, module in (("shapes", shapes), ("colours", colours)):
+        build(name, module.Options(**few), module.fetch, folder / "data")
+    build("captions", captions.Options(pairs=32), captions.fetch, folder / "data")
+    suite = _suite(folder, {"none": {}})
+    for name, spec in suite.checkpoints.items():
+        make_checkpoint(name, spec, folder / "data", folder / "models" / "base" / name, "suite")
+    return folder
+
+
+@pytest.fixture
+def paths(made: Path, tmp_path: Path) -> Paths:
+    own = paths_for()
+    return own._replace(
+        data=made / "data", models=tmp_path / "models", results=tmp_path / "results", store=tmp_path / "store"
+    )
+
+
+def _suite(folder: Path, defenses: dict[str, Any], datasets: tuple[str, ...] = ("shapes",)) -> Suite:
+    track = {"checkpoints": ["badnet"], "datasets": list(datasets), "attacks": ["clean"], "defenses": defenses}
+    (folder / "benchmark.yaml").write_text(yaml.safe_dump(CONTENT | {"tracks": {"main": track}}, sort_keys=False))
+    return load_suite(folder / "benchmark.yaml")
+
+
+def _fit(suite: Suite, defense: str, made: Path, paths: Paths, checkpoint: str = "badnet") -> dict[str, dict]:
+    """Artefact cards by folder name."""
+    fit_all(suite, "main", defense, checkpoint, load_checkpoint(made / "models" / "base" / checkpoint), paths)
+    folder = paths.defended("main", defense, checkpoint)
+    return {path.parent.name: json.loads(path.read_text()) for path in sorted(folder.glob("*/artefact.json"))}
+
+
+def test_shots_and_the_tuning_dataset_are_the_entrys_own(made: Path, tmp_path: Path, paths: Paths) -> None:
+    entry = PROBE | {"tuning": {"dataset": "colours", "shots": 1}}
+    suite = _suite(tmp_path, {"none": {}, "probe": PROBE, "elsewhere": entry}, ("shapes", "colours"))
+    both, one = _fit(suite, "probe", made, paths), _fit(suite, "elsewhere", made, paths)
+    assert list(both) == ["colours.seed1", "shapes.seed1"]
+    assert list(one) == ["colours.seed1"]
+    assert [card["shots"] for card in (*both.values(), *one.values())] == [2, 2, 1]
+    assert list(one["colours.seed1"]["data"]) == ["colours"]
+
+
+def test_a_model_tuned_elsewhere_is_tested_on_every_dataset(made: Path, tmp_path: Path, paths: Paths) -> None:
+    prompts = {"method": "rvpt", "options": {"epochs": 1, "length": 1}, "tuning": {"dataset": "colours", "shots": 1}}
+    suite = _suite(tmp_path, {"none": {}, "prompts": prompts}, ("shapes", "colours"))
+    _fit(suite, "prompts", made, paths)
+    base = paths.models / "base"
+    base.mkdir(parents=True)
+    (base / "badnet").symlink_to(made / "models" / "base" / "badnet")
+    records = evaluate(suite, "main", "prompts", "clean", paths)
+    assert [(record.identity.cell.dataset, record.state) for record in records] == [
+        ("shapes", "done"),
+        ("colours", "done"),
+    ]
+    assert len({record.identity.artefact for record in records}) == 1
+
+
+def test_the_target_is_left_out_of_tuning(made: Path, tmp_path: Path, paths: Paths) -> None:
+    suite = _suite(tmp_path, {"none": {}, "probe": PROBE | {"tuning": {"without_target": True}}})
+    (card,) = _fit(suite, "probe", made, paths).values()
+    assert card["left_out"] == "heart"
+    # A head for 11 of the 12 classes, on 128 numbers.
+    assert card["tuned_parameters"] == 11 * 129
+
+
+def test_a_clean_checkpoint_has_no_target_to_leave_out(made: Path, tmp_path: Path, paths: Paths) -> None:
+    suite = _suite(tmp_path, {"none": {}, "probe": PROBE | {"tuning": {"without_target": True}}})
+    with pytest.raises(UserError, match=r"probe\.tuning\.without_target"):
+        _fit(suite, "probe", made, paths, "clean")
+
+
+def test_a_prompt_of_its_own_is_part_of_what_an_artefact_is(made: Path, tmp_path: Path, paths: Paths) -> None:
+    suite = _suite(tmp_path, {"none": {}, "bare": {"method": "none", "template": "{}."}})
+    (plain,), (bare,) = (_fit(suite, name, made, paths).values() for name in ("none", "bare"))
+    assert (plain["template"], bare["template"]) == ("", "{}.")
+
+
+def test_without_class_renumbers_the_labels_above_it(few) -> None:
+    fewer = without_class(few, "square", named=False)
+    assert fewer.task.class_names == ("circle", "star", "ring")
+    assert fewer.labels.tolist() == [0, 1, 2, 0, 1, 2]
+    names = [fewer.task.class_names[label] for label in fewer.labels.tolist()]
+    before = [few.task.class_names[label] for label in few.labels.tolist()]
+    assert names == [name for name in before if name != "square"]
+    assert torch.equal(fewer.images, few.images[few.labels != 1])
+    assert without_class(few, "heart", named=False) is few
+
+
+def test_without_class_may_keep_the_name(few) -> None:
+    fewer = without_class(few, "square", named=True)
+    assert fewer.task == few.task
+    assert fewer.labels.tolist() == [0, 2, 3, 0, 2, 3]
