@@ -40,34 +40,37 @@ class Options(Closed):
     Attributes:
         scenarios: By the label of the group.
         metric: What the bars show.
+        names: How checkpoints are written; those of the same name share a panel.
     """
 
     scenarios: dict[str, Scenario] = Field(min_length=1)
     metric: Metric = "ASR"
+    names: dict[str, str] = Field(default_factory=dict[str, str])
 
 
 def measure(source: Source, options: Options) -> pd.DataFrame:
-    """One line for each scenario and cell; ``bar`` names the bar."""
+    """One line for each scenario and cell; ``bar`` names the bar, ``panel`` the panel."""
     frames = list[pd.DataFrame]()
     for name, scenario in options.scenarios.items():
         bars = {defense: bar for bar, defense in scenario.defenses.items()}
         found = readings(source, scenario, bars, [options.metric], f"options.scenarios.{name}")
         found.insert(0, "scenario", name)
         found.insert(1, "bar", found["defense"].map(bars))
+        found.insert(2, "panel", found["checkpoint"].map(lambda checkpoint: options.names.get(checkpoint, checkpoint)))
         frames.append(found)
     return pd.concat(frames)
 
 
 def draw(frame: pd.DataFrame, options: Options) -> Figure:
-    """The bars, one panel for each checkpoint."""
-    checkpoints, scenarios = list(frame["checkpoint"].unique()), list(options.scenarios)
+    """The bars, one panel for each name of checkpoints."""
+    checkpoints, scenarios = list(frame["panel"].unique()), list(options.scenarios)
     names = list(dict.fromkeys(bar for scenario in options.scenarios.values() for bar in scenario.defenses))
     rows, columns = style.grid_of(len(checkpoints), 2)
     picture = style.figure(0.5 + columns * (0.6 + 0.9 * len(scenarios)), 0.5 + 2.3 * rows)
-    means = over_seeds(frame, ["checkpoint", "scenario", "bar"])
+    means = over_seeds(frame, ["panel", "scenario", "bar"])
     axes = style.panels(picture, rows, columns, len(checkpoints), sharey=True)
     for axis, checkpoint in zip(axes, checkpoints, strict=True):
-        found = means[means["checkpoint"] == checkpoint].set_index(["bar", "scenario"])
+        found = means[means["panel"] == checkpoint].set_index(["bar", "scenario"])
         for place, (bar, colour) in enumerate(style.colours(names).items()):
             shift = (place - (len(names) - 1) / 2) * 0.8 / len(names)
             _draw_bars(axis, found, bar, scenarios, shift, 0.8 / len(names), colour)

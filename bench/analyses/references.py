@@ -125,3 +125,15 @@ def faults_of(value: object, suite: Suite, key: str) -> Iterator[str]:
     elif isinstance(value, tuple):
         for place, inner in enumerate(value):
             yield from faults_of(inner, suite, f"{key}.{place}")
+
+
+def name_faults(suite: Suite, name: str, key: str) -> Iterator[str]:
+    """Whether the files of an analysis would overwrite others.
+
+    Args:
+        suite: The benchmark.
+        name: Id of the analysis.
+        key: File and key of the analysis, for messages.
+    """
+    if name == "cells" or name in suite.tables:
+        yield f"{key}: this name would overwrite {name}.csv; rename the analysis"

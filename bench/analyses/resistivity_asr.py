@@ -16,7 +16,7 @@ from bench.analyses import style
 from bench.analyses.contract import Source
 from bench.analyses.models import Features, open_models, open_sample
 from bench.analyses.perturbations import Perturbation
-from bench.analyses.readings import over_seeds, readings
+from bench.analyses.readings import readings
 from bench.analyses.references import CellReference, ImageReference, ModelReference
 from bench.analyses.similarity import cosines, resistivity
 from bench.config import Options as Closed
@@ -60,11 +60,13 @@ class Options(CellReference):
 
 def measure(source: Source, options: Options) -> pd.DataFrame:
     """One line for each panel, checkpoint and defense: PR and ASR with their 95 % intervals."""
-    found = over_seeds(
-        readings(source, options, options.defenses, ["ASR"], "options"), ["checkpoint", "defense"]
-    ).rename(columns={"value": "asr", "low": "asr_low", "high": "asr_high"})
+    cells = readings(source, options, options.defenses, ["ASR"], "options")
+    # The control was not trained, so it has the cells of one seed only.
+    cells = cells[(cells["seed"] == options.seed) | (cells["defense"] == source.suite.control)]
+    rates = cells.rename(columns={"value": "asr", "low": "asr_low", "high": "asr_high"})
+    rates = rates[["checkpoint", "defense", "state", "asr", "asr_low", "asr_high"]]
     measured = pd.DataFrame(list(_resistivities(source, options)))
-    return measured.merge(found, on=["checkpoint", "defense"], validate="many_to_one")
+    return measured.merge(rates, on=["checkpoint", "defense"], validate="many_to_one")
 
 
 def draw(frame: pd.DataFrame, options: Options) -> Figure:

@@ -1,15 +1,13 @@
 """Running an analysis: numbers first, into a CSV; then the picture or the table, from that CSV alone."""
 
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
 from bench.analyses import style
 from bench.analyses.contract import Source
-from bench.analyses.references import faults_of
-from bench.config import Options, Suite
+from bench.analyses.references import faults_of, name_faults
+from bench.config import Suite
 from bench.errors import UserError
 from bench.files import write_bytes, write_text
 from bench.items import item_options, load_item
@@ -36,8 +34,9 @@ def analyse(suite: Suite, name: str, paths: Paths, *, redraw: bool = False) -> l
     Raises:
         UserError: The options are wrong, something that they name does not exist, or nothing is there to redraw.
     """
-    where = f"{paths.suite}: analyses.{name}"
-    module, options = open_analysis(suite, name, where)
+    spec, where = suite.analyses[name], f"{paths.suite}: analyses.{name}"
+    module = load_item("analyses", spec.method, f"{where}.method")
+    options = item_options(module, spec.options, f"{where}.options")
     faults = [*name_faults(suite, name, where), *faults_of(options, suite, f"{where}.options")]
     if faults:
         raise UserError("\n".join(faults))
@@ -53,32 +52,10 @@ def analyse(suite: Suite, name: str, paths: Paths, *, redraw: bool = False) -> l
             write_bytes(numbers.with_suffix(".png"), style.png(module.draw(frame, options)))
         written.append(numbers.with_suffix(".png"))
     if hasattr(module, "table"):
-        text = f"# {suite.analyses[name].title}\n\n{module.table(frame, options).strip()}\n"
+        text = f"# {spec.title}\n\n{module.table(frame, options).strip()}\n"
         write_text(numbers.with_suffix(".md"), text)
         written.append(numbers.with_suffix(".md"))
     return written
-
-
-def open_analysis(suite: Suite, name: str, where: str) -> tuple[Any, Options]:
-    """The file of an analysis, and its options.
-
-    Args:
-        suite: The benchmark.
-        name: Id of the analysis.
-        where: File and key of the analysis, for messages.
-
-    Raises:
-        UserError: There is no such method, or an option is wrong.
-    """
-    spec = suite.analyses[name]
-    module = load_item("analyses", spec.method, f"{where}.method")
-    return module, item_options(module, spec.options, f"{where}.options")
-
-
-def name_faults(suite: Suite, name: str, where: str) -> Iterator[str]:
-    """Whether the files of an analysis would overwrite others."""
-    if name == "cells" or name in suite.tables:
-        yield f"{where}: this name would overwrite {name}.csv; rename the analysis"
 
 
 def to_csv(frame: pd.DataFrame) -> str:

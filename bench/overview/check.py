@@ -8,10 +8,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from bench.analyses.references import faults_of
-from bench.analyses.run import name_faults, open_analysis
+from bench.analyses.references import faults_of, name_faults
 from bench.backdoors.make import GateOptions, TrainOptions
-from bench.config import CheckpointSpec, Metric, Suite, Track, parse
+from bench.config import AnalysisSpec, CheckpointSpec, Metric, Suite, Track, parse
 from bench.errors import UserError, unknown
 from bench.items import Kind, item_options, load_item
 from bench.overview.base import check_base
@@ -57,8 +56,8 @@ class _Checker:
                 if metrics.get(attack) == "ASR":
                     self._targets(track, attack, f"tracks.{name}")
         self._add(*table_faults(self._suite, metrics))
-        for name in self._suite.analyses:
-            self._analysis(name)
+        for name, spec in self._suite.analyses.items():
+            self._analysis(name, spec)
         return list(dict.fromkeys(self._faults))
 
     def _checkpoint(self, spec: CheckpointSpec, key: str) -> None:
@@ -96,12 +95,14 @@ class _Checker:
             if self._suite.checkpoints[checkpoint].trigger == "none":
                 self._add(f"{key}.tuning.without_target: checkpoint '{checkpoint}' is clean and has no target")
 
-    def _analysis(self, name: str) -> None:
+    def _analysis(self, name: str, spec: AnalysisSpec) -> None:
         key = f"analyses.{name}"
+        self._faults += name_faults(self._suite, name, self._at(key))
+        module = self._item("analyses", spec.method, spec.options, f"{key}.method", f"{key}.options")
         with self._collected():
-            _, options = open_analysis(self._suite, name, self._at(key))
-            self._faults += [*name_faults(self._suite, name, self._at(key))]
-            self._faults += [*faults_of(options, self._suite, self._at(f"{key}.options"))]
+            if module is not None:
+                options = item_options(module, spec.options, self._at(f"{key}.options"))
+                self._faults += faults_of(options, self._suite, self._at(f"{key}.options"))
 
     def _targets(self, track: Track, attack: str, key: str) -> None:
         """Where a backdoor's success is counted, there must be a backdoor, and its class."""

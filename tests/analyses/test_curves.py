@@ -124,9 +124,21 @@ def test_bars_stand_in_their_scenario_with_their_value(cells: Source) -> None:
     assert means["badnet", "outside", "VPT"] == 75
     assert np.isnan(means["blended", "outside", "RVPT"])
     badnet, blended = bars.draw(frame, scenarios()).axes
+    assert [badnet.get_title(), blended.get_title()] == ["badnet", "blended"]
     heights = [[patch.get_height() for patch in container.patches] for container in badnet.containers[::2]]
     assert heights == [[50, 75], [62.5, 0]]
     assert "x" in [text.get_text() for text in blended.texts]
+
+
+def test_checkpoints_of_the_same_name_share_a_panel(cells: Source) -> None:
+    inside = TRACK | {"defenses": {"RVPT": "rvpt"}, "checkpoints": ["badnet"]}
+    outside = TRACK | {"defenses": {"RVPT": "linear_probe"}, "checkpoints": ["blended"]}
+    options = bars.Options.model_validate(
+        {"scenarios": {"inside": inside, "outside": outside}, "names": {"badnet": "A", "blended": "A"}}
+    )
+    (panel_,) = bars.draw(bars.measure(cells, options), options).axes
+    assert panel_.get_title() == "A"
+    assert [patch.get_height() for patch in panel_.patches] == [62.5, 50]
 
 
 def test_no_record_of_a_worst_case_is_drawn(cells: Source) -> None:

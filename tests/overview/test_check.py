@@ -132,13 +132,13 @@ def test_tables_whose_positions_hold_several_cells(check: Check, content: dict) 
 
 def test_analyses_and_what_they_name(check: Check, content: dict) -> None:
     analysis = content["analyses"]["map"]
-    content["analyses"]["one"] = {"method": "embedings", "title": "One"}
+    content["analyses"]["other"] = {"method": "embedings", "title": "Other"}
     content["analyses"]["cells"] = analysis
     content["analyses"]["wrong"] = analysis | {"options": {"dataset": "shapes", "model": {}}}
     model = {"track": "backdoor", "defense": "cleanclp", "checkpoint": "badnt"}
     content["analyses"]["map"] = analysis | {"options": {"dataset": "shape", "models": {"CLIP": model}}}
     assert set(check(content)) == {
-        "benchmark.yaml: analyses.one.method: unknown analysis 'embedings'; did you mean 'embeddings'?",
+        "benchmark.yaml: analyses.other.method: unknown analysis 'embedings'; did you mean 'embeddings'?",
         "benchmark.yaml: analyses.cells: this name would overwrite cells.csv; rename the analysis",
         "benchmark.yaml: analyses.wrong.options: models: Field required",
         "benchmark.yaml: analyses.wrong.options: model: unknown key 'model'; did you mean 'models'?",
