@@ -151,12 +151,27 @@ def table(name: str, suite: SuiteOption = DEFAULT_SUITE) -> None:
     write_table(loaded, name, paths)
 
 
+@app.command()
+def analyse(
+    name: str,
+    suite: SuiteOption = DEFAULT_SUITE,
+    redraw: Annotated[bool, typer.Option("--redraw", help="Draw again from the CSV, without measuring.")] = False,
+) -> None:
+    """Measure one figure or analysis and write its CSV, with its picture or Markdown table."""
+    from bench.analyses.run import analyse as run
+
+    paths, loaded = _open(suite)
+    _known("analysis", name, loaded.analyses)
+    for path in run(loaded, name, paths, redraw=redraw):
+        _console.print(str(path), highlight=False)
+
+
 @app.command("list")
 def list_(
     name: Annotated[str, typer.Argument(help="An item, to explain its options.")] = "",
     suite: SuiteOption = DEFAULT_SUITE,
 ) -> None:
-    """List datasets, backdoors, attacks and defenses, or explain the options of one."""
+    """List datasets, backdoors, attacks, defenses and analyses, or explain the options of one."""
     from bench.overview.listing import describe_item, kinds_of, list_items
 
     if not name:

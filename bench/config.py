@@ -176,6 +176,20 @@ class TableSpec(Options):
         return cell["track"] in self.tracks and all(cell[column] in ids for column, ids in self.only.items())
 
 
+class AnalysisSpec(Options):
+    """One figure or one table that is more than a pivot of the cells.
+
+    Attributes:
+        method: Id of the analysis file.
+        title: Heading.
+        options: The analysis file's own options.
+    """
+
+    method: str
+    title: str
+    options: dict[str, Any] = {}
+
+
 class Suite(Options):
     """The whole of a ``benchmark.yaml``; ``steganography`` has the options of ISSBA's networks."""
 
@@ -186,6 +200,7 @@ class Suite(Options):
     attacks: dict[Id, AttackSpec]
     tracks: dict[Id, Track]
     tables: dict[Id, TableSpec]
+    analyses: dict[Id, AnalysisSpec] = {}
 
     @cached_property
     def control(self) -> str:
@@ -244,16 +259,17 @@ def _known_keys(model: type[BaseModel], path: list[str]) -> list[str]:
     """The keys allowed at ``path``: walk down the fields, over mapping keys and list positions."""
     for name in path:
         if name in model.model_fields:
-            inner = _models_in(model.model_fields[name].annotation)
+            inner = models_in(model.model_fields[name].annotation)
             if inner:
                 model = inner[0]
     return list(model.model_fields)
 
 
-def _models_in(annotation: Any) -> list[type[BaseModel]]:
+def models_in(annotation: Any) -> list[type[BaseModel]]:
+    """The models in a type, such as in ``dict[str, Model] | None``."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation]
-    return [found for part in getattr(annotation, "__args__", ()) for found in _models_in(part)]
+    return [found for part in getattr(annotation, "__args__", ()) for found in models_in(part)]
 
 
 def _check_references(suite: Suite, where: str) -> None:

@@ -1,4 +1,4 @@
-"""Finding datasets, triggers, attacks and defenses by name: an item is the file ``bench/<kind>/<id>.py``.
+"""Finding datasets, triggers, attacks, defenses and analyses by name: an item is the file ``bench/<kind>/<id>.py``.
 
 Packages outside this one offer items through entry points of the group ``bench.<kind>``, each naming a module.
 """
@@ -13,13 +13,24 @@ from bench.config import Options, parse
 from bench.errors import unknown
 from bench.files import sha256_of
 
-Kind = Literal["datasets", "backdoors", "attacks", "defenses"]
+Kind = Literal["datasets", "backdoors", "attacks", "defenses", "analyses"]
 # Files in the rooms that serve the items and are none themselves.
 _FURNITURE = {
     "datasets": {"store", "world", "world_task", "sampling"},
     "backdoors": {"trigger", "poison", "make", "checkpoint", "patch", "steganography"},
     "attacks": {"checked", "contract"},
     "defenses": {"contract", "artefact", "fitting", "tuning"},
+    "analyses": {
+        "contract",
+        "models",
+        "perturbations",
+        "pixels",
+        "readings",
+        "references",
+        "run",
+        "similarity",
+        "style",
+    },
 }
 
 
@@ -42,7 +53,7 @@ def load_item(kind: Kind, name: str, where: str) -> Any:
         UserError: There is no such item; names the nearest one.
     """
     if name not in item_ids(kind):
-        raise unknown(kind.removesuffix("s"), name, item_ids(kind), where)
+        raise unknown("analysis" if kind == "analyses" else kind.removesuffix("s"), name, item_ids(kind), where)
     for point in metadata.entry_points(group=f"bench.{kind}", name=name):
         return point.load()
     return importlib.import_module(f"bench.{kind}.{name}")

@@ -24,7 +24,7 @@ def test_text_is_written_as_utf8_with_plain_newlines_and_folders_are_made(tmp_pa
 def test_a_failure_in_the_middle_of_writing_leaves_the_old_content_and_nothing_else(tmp_path: Path) -> None:
     path = tmp_path / "text.json"
     write_text(path, "old")
-    # A lone surrogate cannot be encoded: writing fails after the file was opened.
+    # A lone surrogate cannot be encoded.
     with pytest.raises(UnicodeEncodeError):
         write_text(path, "x" * 100_000 + "\ud800")
     assert path.read_text() == "old"

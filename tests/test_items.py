@@ -17,6 +17,7 @@ NAMES = {
     "backdoors": {"Options", "make", "apply"},
     "attacks": {"Options", "METRIC", "attack"},
     "defenses": {"Options", "TUNES_ON", "fit", "load"},
+    "analyses": {"Options", "measure"},
 }
 PARAMETERS = {
     "fetch": ["options", "folder"],
@@ -25,6 +26,7 @@ PARAMETERS = {
     "attack": ["model", "images", "labels", "options", "seeds", "knowledge"],
     "fit": ["victim", "data", "options"],
     "load": ["tensors", "victim", "options"],
+    "measure": ["source", "options"],
 }
 FURNITURE = [
     (kind, name)
@@ -33,6 +35,7 @@ FURNITURE = [
         "backdoors": ["trigger", "poison", "patch", "steganography", "make", "checkpoint", "__init__"],
         "attacks": ["checked", "contract", "__init__"],
         "defenses": ["contract", "artefact", "fitting", "tuning", "__init__"],
+        "analyses": ["contract", "models", "perturbations", "references", "run", "similarity", "style", "__init__"],
     }.items()
     for name in names
 ]
@@ -45,6 +48,7 @@ def test_each_kind_has_its_items() -> None:
     assert seven | {"none"} <= set(item_ids("backdoors"))
     assert {"clean", "trigger", "pgd", "autoattack"} <= set(item_ids("attacks"))
     assert {"none", "rvpt", "cleanclip", "linear_probe", "advpt", "nap_tuning"} <= set(item_ids("defenses"))
+    assert {"curves", "bars", "resistivity", "attention", "embeddings", "costs"} <= set(item_ids("analyses"))
     assert all(item_ids(kind) == sorted(set(item_ids(kind))) for kind in KINDS)
 
 
@@ -63,6 +67,7 @@ def test_files_that_serve_the_items_are_none_themselves(kind: Kind, name: str) -
         ("datasets", "digit", "suite: unknown dataset 'digit'; did you mean 'digits'?"),
         ("backdoors", "badnets", "suite: unknown backdoor 'badnets'; did you mean 'badnet'?"),
         ("defenses", "nap-tuning", "suite: unknown defense 'nap-tuning'; did you mean 'nap_tuning'?"),
+        ("analyses", "embeding", "suite: unknown analysis 'embeding'; did you mean 'embeddings'?"),
     ],
 )
 def test_an_unknown_id_names_the_nearest(kind: Kind, name: str, message: str) -> None:
@@ -81,6 +86,10 @@ def test_every_item_has_the_names_that_its_contract_asks_for(kind: Kind, name: s
         assert module.METRIC in get_args(Metric)
     if kind == "defenses":
         assert module.TUNES_ON in get_args(TunesOn)
+    if kind == "analyses":
+        shown = [getattr(module, name) for name in ("draw", "table") if hasattr(module, name)]
+        assert shown, "a picture or a table"
+        assert all(list(inspect.signature(function).parameters) == ["frame", "options"] for function in shown)
 
 
 @pytest.mark.parametrize(("kind", "name"), ITEMS)
@@ -88,6 +97,8 @@ def test_options_of_every_item_are_closed_frozen_and_have_defaults(kind: Kind, n
     options = load_item(kind, name, "suite").Options
     assert issubclass(options, Options)
     assert (options.model_config["extra"], options.model_config["frozen"]) == ("forbid", True)
+    if kind == "analyses":
+        return  # what an analysis looks at has no default
     assert options.model_validate(options().model_dump(mode="json")) == options(), "stored options can be read back"
 
 

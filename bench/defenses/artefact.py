@@ -49,9 +49,11 @@ class ArtefactCard(Options):
         state: ``done``, or ``diverged`` if a loss was not finite.
         reason: For people.
         tuned_parameters: Numbers that were tuned.
+        training_samples: Images, or pairs, that it was tuned on; the most over its parts.
         files: Hash of each part's tensors.
         sources: Hash of each part's code.
         wall_s: Seconds of training.
+        peak_memory_mb: Most memory of the process by the end of the training or, on an accelerator, of its tensors.
         provenance: Where it was tuned.
     """
 
@@ -68,9 +70,11 @@ class ArtefactCard(Options):
     state: Literal["done", "diverged"]
     reason: str = ""
     tuned_parameters: int = 0
+    training_samples: int = 0
     files: dict[str, str]
     sources: dict[str, str]
     wall_s: float
+    peak_memory_mb: float = 0.0
     provenance: Provenance
 
     @property

@@ -80,6 +80,11 @@ def load(tensors: Tensors, victim: DefendedCLIP, options: Options) -> DefendedCL
     return DefendedCLIP(StagedCLIP(clip), victim.image_edits, victim.text_edits, victim.head)
 
 
+def training_samples(data: Pairs, options: Options) -> int:
+    """The pairs at the front of the dataset that are used."""
+    return min(len(data.images), options.pairs)
+
+
 def one_way_loss(scale: Tensor, originals: Tensor, copies: Tensor) -> Tensor:
     """Cross-entropy of finding each original's copy among all copies; not symmetric."""
     return functional.cross_entropy(scale * originals @ copies.T, torch.arange(len(originals)))

@@ -22,7 +22,7 @@ from bench.backdoors.checkpoint import Checkpoint
 from bench.clip.defended import DefendedCLIP
 from bench.clip.model import weights_hash
 from bench.clip.staged import StagedCLIP
-from bench.config import DefenseSpec, Suite
+from bench.config import DefenseSpec, Options, Suite
 from bench.datasets.sampling import few_shot
 from bench.datasets.store import open_split, read_manifest
 from bench.defenses.artefact import CARD, ArtefactCard, Part, artefact_name, parts_of, task_of
@@ -30,6 +30,7 @@ from bench.defenses.contract import Labelled, Pairs, Tensors
 from bench.errors import UserError
 from bench.files import replace_folder, sha256_of
 from bench.items import source_hash
+from bench.memory import peak_memory_mb
 from bench.paths import Paths
 from bench.provenance import provenance
 
@@ -166,7 +167,7 @@ def _tuned(task: Fitting) -> Path:
 
 def _fit(task: Fitting, folder: Path) -> ArtefactCard:
     """Tune all parts, one after the other, and write their tensors into ``folder``."""
-    clip, start, reason, tuned = task.checkpoint.clip, time.monotonic(), "", 0
+    clip, start, reason, tuned, samples = task.checkpoint.clip, time.monotonic(), "", 0, 0
     victim = DefendedCLIP(StagedCLIP(clip))
     clip.model.requires_grad_(False)
     frozen = weights_hash(clip.model)
@@ -174,10 +175,12 @@ def _fit(task: Fitting, folder: Path) -> ArtefactCard:
         for part in task.parts:
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(task.seed)
-                tensors: Tensors = part.module.fit(victim, task.data_for(part), part.options)
+                data = task.data_for(part)
+                tensors: Tensors = part.module.fit(victim, data, part.options)
             stored = {name: tensor.contiguous() for name, tensor in tensors.items()}
             save_file(stored, folder / f"{part.name}.safetensors")
             tuned += tuned_parameters(part.module, tensors)
+            samples = max(samples, training_samples(part.module, data, part.options))
             victim = part.module.load(tensors, victim, part.options)
     except FloatingPointError as error:
         reason = str(error)
@@ -188,8 +191,10 @@ def _fit(task: Fitting, folder: Path) -> ArtefactCard:
         state="diverged" if reason else "done",
         reason=reason,
         tuned_parameters=tuned,
+        training_samples=samples,
         files={path.stem: sha256_of(path) for path in sorted(folder.glob("*.safetensors"))},
         wall_s=round(time.monotonic() - start, 3),
+        peak_memory_mb=peak_memory_mb(),
         provenance=provenance(),
     )
 
@@ -199,3 +204,10 @@ def tuned_parameters(module: Any, tensors: dict[str, Tensor]) -> int:
     if hasattr(module, "tuned_parameters"):
         return int(module.tuned_parameters(tensors))
     return sum(tensor.numel() for tensor in tensors.values())
+
+
+def training_samples(module: Any, data: Labelled | Pairs | None, options: Options) -> int:
+    """How many images or pairs a defense was tuned on: all that it was handed, unless its file says otherwise."""
+    if hasattr(module, "training_samples"):
+        return int(module.training_samples(data, options))
+    return 0 if data is None else len(data.images)

@@ -1,6 +1,5 @@
 """Evaluating: from a defense and an attack to the records of all their cells. Read ``evaluate`` from top to bottom."""
 
-import resource
 import shutil
 import time
 from collections.abc import Callable, Iterable
@@ -28,6 +27,7 @@ from bench.evaluation.sanity import masking_flags
 from bench.evaluation.store import Batch, Store, key_of
 from bench.files import write_text
 from bench.items import item_options, load_item, source_hash
+from bench.memory import peak_memory_mb
 from bench.paths import Paths
 from bench.progress import console, track
 from bench.provenance import provenance
@@ -216,7 +216,7 @@ def _finished(scene: Scene, predictions: Tensor, flags: Iterable[str], batches: 
     cost = Cost(
         wall_s=round(seconds, 3),
         images_per_s=round(attacked / max(seconds, 1e-3), 2),
-        peak_memory_mb=_peak_memory_mb(),
+        peak_memory_mb=peak_memory_mb(),
         forwards=round(sum(batch.forwards for batch in batches) / max(1, attacked), 2),
         backwards=round(sum(batch.backwards for batch in batches) / max(1, attacked), 2),
     )
@@ -288,9 +288,3 @@ def _write(records: list[Record], folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     for record in records:
         write_text(folder / f"{record.identity.cell.name}.json", record.model_dump_json(indent=1) + "\n")
-
-
-def _peak_memory_mb() -> float:
-    if torch.cuda.is_available():
-        return round(torch.cuda.max_memory_allocated() / 2**20, 1)
-    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1)

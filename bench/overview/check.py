@@ -8,9 +8,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from bench.analyses.references import faults_of, name_faults
 from bench.backdoors.make import GateOptions, TrainOptions
 from bench.backdoors.steganography import SteganographyOptions
-from bench.config import CheckpointSpec, Metric, Suite, Track, parse
+from bench.config import AnalysisSpec, CheckpointSpec, Metric, Suite, Track, parse
 from bench.errors import UserError, unknown
 from bench.items import Kind, item_options, load_item
 from bench.overview.base import check_base
@@ -57,6 +58,8 @@ class _Checker:
                 if metrics.get(attack) == "ASR":
                     self._targets(track, attack, f"tracks.{name}")
         self._add(*table_faults(self._suite, metrics))
+        for name, spec in self._suite.analyses.items():
+            self._analysis(name, spec)
         return list(dict.fromkeys(self._faults))
 
     def _steganography(self) -> None:
@@ -101,6 +104,15 @@ class _Checker:
         for checkpoint in track.checkpoints if spec.tuning.without_target else ():
             if self._suite.checkpoints[checkpoint].trigger == "none":
                 self._add(f"{key}.tuning.without_target: checkpoint '{checkpoint}' is clean and has no target")
+
+    def _analysis(self, name: str, spec: AnalysisSpec) -> None:
+        key = f"analyses.{name}"
+        self._faults += name_faults(self._suite, name, self._at(key))
+        module = self._item("analyses", spec.method, spec.options, f"{key}.method", f"{key}.options")
+        with self._collected():
+            if module is not None:
+                options = item_options(module, spec.options, self._at(f"{key}.options"))
+                self._faults += faults_of(options, self._suite, self._at(f"{key}.options"))
 
     def _targets(self, track: Track, attack: str, key: str) -> None:
         """Where a backdoor's success is counted, there must be a backdoor, and its class."""

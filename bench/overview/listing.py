@@ -9,12 +9,13 @@ from importlib import metadata, util
 from pathlib import Path
 from typing import Any, get_args
 
+from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from bench.config import Options, Suite
+from bench.config import Options, Suite, models_in
 from bench.errors import unknown
 from bench.items import Kind, item_ids, load_item
 from bench.progress import console
@@ -23,6 +24,7 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 _SENTENCE_END = re.compile(r"\.\s+(?=[A-Z`])")
 _ATTRIBUTE = re.compile(r"\w+:")
 _LIMIT = re.compile(r"\w+\((\w+)=(.*)\)")
+_MODULE = re.compile(r"\b(?:\w+\.)+(?=\w)")
 _SIGNS = {"gt": ">", "ge": ">=", "lt": "<", "le": "<="}
 
 
@@ -54,17 +56,11 @@ def describe_item(kind: Kind, name: str, out: Console = console) -> None:
     if not options.model_fields:
         out.print("\nno options", highlight=False)
         return
-    table = Table(box=None, expand=True)
-    table.add_column("option", no_wrap=True)
-    table.add_column("type")
-    table.add_column("default")
-    table.add_column("meaning", ratio=1)
-    meanings = option_meanings(options)
-    for option, field in options.model_fields.items():
-        default = "required" if field.is_required() else repr(field.get_default(call_default_factory=True))
-        table.add_row(option, escape(_type_of(field)), escape(default), escape(_plain(meanings.get(option, ""))))
     out.print()
-    out.print(table)
+    out.print(_option_table(options, "option"))
+    for part in _parts_of(options):
+        out.print()
+        out.print(_option_table(part, part.__name__))
 
 
 def kinds_of(name: str) -> list[Kind]:
@@ -88,6 +84,7 @@ def used_items(suite: Suite, kind: Kind) -> set[str]:
         "defenses": (
             part for track in suite.tracks.values() for name in track.defenses for part in track.method(name).split("+")
         ),
+        "analyses": (analysis.method for analysis in suite.analyses.values()),
     }
     return set(used[kind])
 
@@ -98,7 +95,7 @@ def first_sentence(text: str) -> str:
     return _plain(sentence).removesuffix(".")
 
 
-def option_meanings(options: type[Options]) -> dict[str, str]:
+def option_meanings(options: type[BaseModel]) -> dict[str, str]:
     """What each option means: the ``Attributes`` sections of the class and of those it extends."""
     meanings = dict[str, str]()
     for ancestor in reversed(options.__mro__):
@@ -115,6 +112,27 @@ def option_meanings(options: type[Options]) -> dict[str, str]:
     return {name: meaning for name, meaning in meanings.items() if name in options.model_fields}
 
 
+def _option_table(options: type[BaseModel], title: str) -> Table:
+    """The fields of ``options``, with ``title`` over their names."""
+    table = Table(box=None, expand=True)
+    table.add_column(title, no_wrap=True)
+    table.add_column("type")
+    table.add_column("default")
+    table.add_column("meaning", ratio=1)
+    meanings = option_meanings(options)
+    for option, field in options.model_fields.items():
+        default = "required" if field.is_required() else repr(field.get_default(call_default_factory=True))
+        table.add_row(option, escape(_type_of(field)), escape(default), escape(_plain(meanings.get(option, ""))))
+    return table
+
+
+def _parts_of(options: type[BaseModel]) -> list[type[BaseModel]]:
+    """The kinds of options that are fields of ``options``, or of those, with fields of their own."""
+    found = [inner for field in options.model_fields.values() for inner in models_in(field.annotation)]
+    parts = [part for inner in found if inner.model_fields for part in (inner, *_parts_of(inner))]
+    return list(dict.fromkeys(parts))
+
+
 def _plain(text: str) -> str:
     """``text`` on one line, without backquotes."""
     return " ".join(text.replace("`", "").split())
@@ -124,7 +142,7 @@ def _type_of(field: FieldInfo) -> str:
     """The type as one would write it, with its bounds."""
     annotation: Any = field.annotation
     plain = isinstance(annotation, type) and not get_args(annotation)
-    name = annotation.__name__ if plain else str(annotation).replace("typing.", "")
+    name = annotation.__name__ if plain else _MODULE.sub("", str(annotation))
     limits = [_LIMIT.sub(lambda found: f"{_SIGNS.get(found[1], found[1])} {found[2]}", str(m)) for m in field.metadata]
     return " ".join([name, ", ".join(limits)]).strip()
 

@@ -3,8 +3,6 @@
 Speed does not depend on what the weights are, so all models have random ones, and nothing is downloaded.
 """
 
-import resource
-import sys
 import time
 from collections.abc import Callable
 from functools import cache
@@ -24,6 +22,7 @@ from bench.clip.staged import StagedCLIP
 from bench.datasets.store import Split
 from bench.defenses.artefact import Part
 from bench.defenses.contract import Labelled, Pairs
+from bench.memory import peak_memory_mb
 
 _BATCHES = 2
 _MOST_TUNED = 32
@@ -112,10 +111,7 @@ class Stopwatch:
 
     def peak_memory_mb(self) -> float:
         """Most memory that this process has had so far; on an accelerator, that its tensors have had."""
-        if torch.cuda.is_available():
-            return torch.cuda.max_memory_allocated() / 2**20
-        # Bytes on macOS, kilobytes elsewhere.
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
+        return peak_memory_mb()
 
 
 def _timed(step: Callable[[], Any], batches: int = _BATCHES, *, warm: bool = True) -> float:

@@ -62,6 +62,16 @@ CONTENT = {
         "one": {"title": "One", "tracks": ["backdoor"], "rows": ["defense"], "columns": ["checkpoint", "metric"]},
         "two": {"title": "Two", "tracks": ["adversarial"], "rows": ["attack", "defense"], "columns": ["dataset"]},
     },
+    "analyses": {
+        "map": {
+            "method": "embeddings",
+            "title": "Map",
+            "options": {
+                "dataset": "shapes",
+                "models": {"CLIP": {"track": "backdoor", "defense": "none", "checkpoint": "badnet"}},
+            },
+        }
+    },
 }
 
 

@@ -130,6 +130,26 @@ def test_tables_whose_positions_hold_several_cells(check: Check, content: dict) 
     ]
 
 
+def test_analyses_and_what_they_name(check: Check, content: dict) -> None:
+    analysis = content["analyses"]["map"]
+    content["analyses"]["other"] = {"method": "embedings", "title": "Other"}
+    content["analyses"]["cells"] = analysis
+    content["analyses"]["wrong"] = analysis | {"options": {"dataset": "shapes", "model": {}}}
+    model = {"track": "backdoor", "defense": "cleanclp", "checkpoint": "badnt"}
+    content["analyses"]["map"] = analysis | {"options": {"dataset": "shape", "models": {"CLIP": model}}}
+    assert set(check(content)) == {
+        "benchmark.yaml: analyses.other.method: unknown analysis 'embedings'; did you mean 'embeddings'?",
+        "benchmark.yaml: analyses.cells: this name would overwrite cells.csv; rename the analysis",
+        "benchmark.yaml: analyses.wrong.options: models: Field required",
+        "benchmark.yaml: analyses.wrong.options: model: unknown key 'model'; did you mean 'models'?",
+        "benchmark.yaml: analyses.map.options.dataset: unknown dataset 'shape'; did you mean 'shapes'?",
+        "benchmark.yaml: analyses.map.options.models.CLIP.defense: unknown defense of track 'backdoor' 'cleanclp'; "
+        "did you mean 'cleanclip'?",
+        "benchmark.yaml: analyses.map.options.models.CLIP.checkpoint: unknown checkpoint of track 'backdoor' 'badnt'; "
+        "did you mean 'badnet'?",
+    }
+
+
 def test_an_item_that_cannot_be_imported_is_one_fault(
     check: Check, content: dict, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -41,7 +41,7 @@ def test_every_item_is_listed_with_a_sentence_and_whether_it_is_used(suite: Suit
     lines = [line.split() for line in page.file.getvalue().splitlines() if line.startswith(" ")]
     rows = {line[0]: line for line in lines}
     assert {name for kind in KINDS for name in item_ids(kind)} <= rows.keys()
-    assert rows["rvpt"][1] == "yes"
+    assert rows["rvpt"][1] == rows["embeddings"][1] == "yes"
     assert rows["digits"][1] != "yes"
     assert all(len(line) > 3 for line in rows.values())
 
@@ -61,6 +61,14 @@ def test_one_item_shows_options_with_defaults_bounds_and_inherited_meanings(page
         "alpha float >= 0 2.0 Weight of the repulsion; 0 is deep visual prompt tuning (VPT)."
     )
     assert "Passes over the data." in text  # of TuneOptions
+
+
+def test_what_options_are_made_of_is_explained_too(page: Console) -> None:
+    describe_item("analyses", "embeddings", page)
+    lines = [" ".join(line.split()) for line in page.file.getvalue().splitlines()]
+    assert any(line.startswith("models dict[str, ModelReference] min_length 1 required") for line in lines)
+    assert "ModelReference type default meaning" in lines
+    assert "checkpoint str required What it defends." in lines
 
 
 def test_an_item_without_options_says_so(page: Console) -> None:

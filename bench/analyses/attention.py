@@ -1,0 +1,144 @@
+"""What the class token attends to in the last block, on a clean and on a triggered image (RVPT, figure 5).
+
+The weights are computed again from the block's queries and keys, averaged over heads. Patches are drawn over the image;
+prompts, which have no place in it, as a strip below. The paper shows maps without numbers; here every share is told.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import torch
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+from pydantic import Field
+from torch import Tensor
+
+from bench.analyses import style
+from bench.analyses.contract import Source
+from bench.analyses.models import Opened, open_models, open_sample
+from bench.analyses.perturbations import Planted
+from bench.analyses.pixels import from_pixel_lines, pixel_lines
+from bench.analyses.references import ImageReference, ModelReference
+from bench.clip.defended import DefendedCLIP
+from bench.clip.staged import Trace
+
+_COLOURS = "YlOrRd"
+
+
+class Options(ImageReference):
+    """Which image and which models.
+
+    Attributes:
+        row: Place of the image in its split.
+        models: By the name of their column.
+        trigger: The trigger on the second image.
+    """
+
+    row: int = Field(default=0, ge=0)
+    models: dict[str, ModelReference] = Field(min_length=1)
+    trigger: Planted
+
+
+def measure(source: Source, options: Options) -> pd.DataFrame:
+    """One line for each weight, and one for each line of pixels.
+
+    ``part`` is ``class token``, ``patches`` or ``prompts``, with the token's ``place`` there and its ``weight``; or
+    ``image``, with ``place`` counting the lines of ``pixels``.
+    """
+    sample = open_sample(source, options).only(options.row, f"{source.where}.options.row")
+    versions = {
+        "clean": next(sample.batches()),
+        "triggered": next(sample.batches(options.trigger.open(source).apply)),
+    }
+    pixels = [
+        {"version": version, "part": "image", "place": place, "pixels": line}
+        for version, images in versions.items()
+        for place, line in enumerate(pixel_lines(images[0]))
+    ]
+    weights = [
+        {"model": model.name, "version": version, "part": part, "place": place, "weight": weight}
+        for model in open_models(source, options.models, sample)
+        for version, images in versions.items()
+        for part, place, weight in _parts(model, class_attention(model.defended, images)[0])
+    ]
+    columns = ["model", "version", "part", "place", "weight", "pixels"]
+    return pd.DataFrame([*pixels, *weights], columns=columns)
+
+
+@torch.no_grad()
+def class_attention(model: DefendedCLIP, images: Tensor) -> Tensor:
+    """How much the class token attends to every token in the last block, mean over heads.
+
+    Args:
+        model: Any defended CLIP.
+        images: ``(n, 3, h, w)`` in [0,1].
+
+    Returns:
+        ``(n, tokens)``: class token, patches, then prompts where there are some; each row sums to 1.
+    """
+    trace, block = Trace(), model.staged.image_blocks[-1]
+    model.image(images, trace)
+    assert trace.last_input is not None
+    query, key, _ = model.staged.query_key_value(block, trace.last_input)
+    heads = block.attn.num_heads
+    query, key = (part.unflatten(-1, (heads, -1)).transpose(1, 2) for part in (query[:, :1], key))
+    return torch.softmax(query @ key.transpose(-1, -2) / query.shape[-1] ** 0.5, dim=-1).mean(dim=1)[:, 0]
+
+
+def draw(frame: pd.DataFrame, options: Options) -> Figure:
+    """One row for each version of the image: the image itself, then the map of each model."""
+    del options
+    weights, models = frame[frame["part"] != "image"], list(frame["model"].dropna().unique())
+    picture = style.figure(0.7 + 1.9 * (1 + len(models)), 5.4)
+    axes = picture.subplots(4, 1 + len(models), squeeze=False, height_ratios=[1, 0.1, 1, 0.1])
+    # One scale for all maps, or a flat one would look as sharp as a peaked one.
+    scale = Normalize(0, float(weights["weight"].max()))
+    for row, version in enumerate(("clean", "triggered")):
+        image = from_pixel_lines(frame.loc[(frame["part"] == "image") & (frame["version"] == version), "pixels"])
+        style.show(axes[2 * row, 0], image)
+        axes[2 * row, 0].set_title(f"{version} image")
+        axes[2 * row + 1, 0].set_axis_off()
+        for column, model in enumerate(models, start=1):
+            found = weights[(weights["model"] == model) & (weights["version"] == version)]
+            shares = {str(part): 100 * share for part, share in found.groupby("part")["weight"].sum().items()}
+            _draw_map(axes[2 * row, column], image, found, scale)
+            axes[2 * row, column].set_title(model)
+            axes[2 * row, column].set_xlabel(f"patches {shares['patches']:.0f} %")
+            _draw_prompts(axes[2 * row + 1, column], found, scale)
+            axes[2 * row + 1, column].set_xlabel(f"prompts {shares.get('prompts', 0):.0f} %")
+    bar = picture.colorbar(ScalarMappable(scale, _COLOURS), ax=axes, shrink=0.5, aspect=30)
+    bar.set_label("attention of the class token")
+    return picture
+
+
+def _parts(model: Opened, weights: Tensor) -> Iterator[tuple[str, int, float]]:
+    """Part, place in it and weight of every token."""
+    patches = model.defended.staged.patches
+    for part, chunk in zip(("class token", "patches", "prompts"), weights.tensor_split([1, 1 + patches]), strict=True):
+        yield from ((part, place, weight) for place, weight in enumerate(chunk.tolist()))
+
+
+def _draw_map(panel: Axes, image: npt.NDArray[np.uint8], found: pd.DataFrame, scale: Normalize) -> None:
+    """The weights over the image in pale grey; the stronger the attention, the less of the image shows through."""
+    patches = found.loc[found["part"] == "patches", "weight"].to_numpy()
+    side = round(len(patches) ** 0.5)
+    style.show(panel, image.mean(axis=2), cmap="gray", vmin=-255, vmax=255)
+    height, width = image.shape[:2]
+    weights = patches.reshape(side, side)
+    panel.imshow(
+        weights, cmap=_COLOURS, norm=scale, alpha=0.9 * np.sqrt(np.asarray(scale(weights))), interpolation="bilinear",
+        extent=(-0.5, width - 0.5, height - 0.5, -0.5),
+    )  # fmt: skip
+
+
+def _draw_prompts(panel: Axes, found: pd.DataFrame, scale: Normalize) -> None:
+    prompts = found.loc[found["part"] == "prompts", "weight"].to_numpy()
+    if not len(prompts):
+        panel.set_axis_off()
+        return
+    style.show(panel, prompts[None], cmap=_COLOURS, norm=scale, aspect="auto")
+    panel.spines[:].set_visible(True)

@@ -1,0 +1,151 @@
+"""Figures over cells: what they read, and that nothing but cells.csv and the suite is needed for them."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from bench.analyses import bars, curves
+from bench.analyses.contract import Source
+from bench.analyses.readings import over_seeds, setting
+from bench.errors import UserError
+from bench.evaluation.metrics import Count, wilson
+from tests.leaderboard.conftest import House
+
+TRACK = {"track": "backdoor", "dataset": "shapes"}
+DEFENSES = {
+    "none": {},
+    "rvpt": {"options": {"epochs": 4}, "tuning": {"shots": 8}},
+    "linear_probe": {"options": {"epochs": 1}},
+    "advpt": {},
+}
+
+
+@pytest.fixture
+def cells(tmp_path: Path) -> Source:
+    """A ``cells.csv`` and a suite, without any model, image or record."""
+    house = House(tmp_path)
+    house.content["tracks"]["backdoor"]["defenses"] = DEFENSES
+    house.content["protocol"]["seeds"] = [1, 2]
+    hits = {"none": "1110", "rvpt": "1000", "linear_probe": "1100", "advpt": "0000"}
+    for defense, outcome in hits.items():
+        for checkpoint in ("badnet", "blended"):
+            for attack in ("clean", "trigger"):
+                for seed in (1, 2):
+                    house.put("backdoor", defense, attack, outcome, checkpoint=checkpoint, seed=seed)
+    house.put("backdoor", "rvpt", "trigger", "1111", checkpoint="badnet", seed=2)
+    house.put("backdoor", "advpt", "trigger", state="diverged", checkpoint="blended", seed=2)
+    house.collect()
+    boards = house.paths.boards
+    paths = house.paths._replace(data=Path("absent"), models=Path("absent"), results=Path("absent"), boards=boards)
+    return Source(house.suite, paths, "fig3")
+
+
+def panel(**changes: object) -> curves.Options:
+    given = TRACK | {"defenses": ["rvpt", "linear_probe", "advpt"], "option": "epochs"} | changes
+    return curves.Options.model_validate({"panels": {"epochs": given}})
+
+
+def test_a_curve_has_each_cell_at_its_setting_with_the_cells_interval(cells: Source) -> None:
+    frame = curves.measure(cells, panel())
+    assert len(frame) == 3 * 2 * 2 * 2
+    assert dict(zip(frame["defense"], frame["x"], strict=True)) == {"rvpt": 4, "linear_probe": 1, "advpt": 200}
+    found = frame[(frame["defense"] == "linear_probe") & (frame["metric"] == "ASR")].iloc[0]
+    low, high = wilson(Count(2, 4))
+    assert (found["hits"], found["n"]) == (2, 4)
+    assert [found["value"], found["low"], found["high"]] == pytest.approx([50, low, high], abs=1e-4)
+
+
+def test_an_axis_may_count_from_the_other_end(cells: Source) -> None:
+    frame = curves.measure(cells, panel(counted_from=6))
+    assert dict(zip(frame["defense"], frame["x"], strict=True))["rvpt"] == 2
+
+
+def test_a_curve_can_show_some_checkpoints_only(cells: Source) -> None:
+    assert set(curves.measure(cells, panel(checkpoints=["blended"]))["checkpoint"]) == {"blended"}
+
+
+def test_seeds_become_a_mean_and_a_band_over_all_their_intervals(cells: Source) -> None:
+    frame = curves.measure(cells, panel())
+    means = over_seeds(frame, ["checkpoint", "metric", "x"]).set_index(["checkpoint", "metric", "x"])
+    point = means.loc[("badnet", "ASR", 4)]
+    assert point["value"] == pytest.approx((25 + 100) / 2)
+    assert point["low"] == pytest.approx(wilson(Count(1, 4)).low, abs=1e-4)
+    assert point["high"] == pytest.approx(wilson(Count(4, 4)).high, abs=1e-4)
+
+
+def test_a_point_with_a_failed_seed_has_no_value_and_is_marked(cells: Source) -> None:
+    frame = curves.measure(cells, panel())
+    means = over_seeds(frame, ["checkpoint", "metric", "x"]).set_index(["checkpoint", "metric", "x"])
+    assert np.isnan(means.loc[("blended", "ASR", 200)].to_numpy(float)).all()
+    (axes,) = curves.draw(frame, panel()).axes
+    crosses = [line for line in axes.lines if line.get_marker() == "x" and len(line.get_xdata())]
+    assert [list(line.get_xdata()) for line in crosses] == [[200]]
+
+
+def test_lines_are_drawn_at_the_means_in_the_order_of_the_axis(cells: Source) -> None:
+    (axes,) = curves.draw(curves.measure(cells, panel()), panel()).axes
+    drawn = {tuple(line.get_ydata()) for line in axes.lines if list(line.get_xdata()) == [1, 4, 200]}
+    assert (50.0, 62.5, 0.0) in drawn, "ASR on badnet"
+    assert (50.0, 25.0, 0.0) in drawn, "CA"
+    assert len([line for line in axes.lines if line.get_linestyle() == "--"]) == 2
+
+
+def test_a_default_counts_as_a_setting_and_what_is_none_is_told(cells: Source) -> None:
+    assert setting(cells, "backdoor", "advpt", "epochs", "key") == 200
+    assert setting(cells, "backdoor", "rvpt", "shots", "key") == 8
+    assert setting(cells, "backdoor", "advpt", "shots", "key") == cells.suite.protocol.shots == 1
+    with pytest.raises(UserError, match=r"fig3\.key: unknown option of defense 'rvpt' 'alhpa'; did you mean 'alpha'"):
+        setting(cells, "backdoor", "rvpt", "alhpa", "key")
+    with pytest.raises(UserError, match="option 'augment' of defense 'rvpt' is True, not a number"):
+        setting(cells, "backdoor", "rvpt", "augment", "key")
+
+
+def test_a_cells_file_of_another_suite_is_told(cells: Source) -> None:
+    path = cells.paths.boards / "cells.csv"
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join(line for line in lines if not line.startswith("backdoor,rvpt,badnet")))
+    with pytest.raises(UserError, match=r"has no cells of rvpt on badnet in track 'backdoor' on shapes \(test\)"):
+        curves.measure(cells, panel())
+
+
+def scenarios() -> bars.Options:
+    inside = TRACK | {"defenses": {"VPT": "linear_probe", "RVPT": "rvpt"}}
+    outside = TRACK | {"defenses": {"VPT": "none", "RVPT": "advpt"}}
+    return bars.Options.model_validate({"scenarios": {"inside": inside, "outside": outside}})
+
+
+def test_bars_stand_in_their_scenario_with_their_value(cells: Source) -> None:
+    frame = bars.measure(cells, scenarios())
+    assert set(frame["metric"]) == {"ASR"}
+    means = over_seeds(frame, ["checkpoint", "scenario", "bar"]).set_index(["checkpoint", "scenario", "bar"])["value"]
+    assert means["badnet", "inside", "RVPT"] == 62.5
+    assert means["badnet", "outside", "VPT"] == 75
+    assert np.isnan(means["blended", "outside", "RVPT"])
+    badnet, blended = bars.draw(frame, scenarios()).axes
+    assert [badnet.get_title(), blended.get_title()] == ["badnet", "blended"]
+    heights = [[patch.get_height() for patch in container.patches] for container in badnet.containers[::2]]
+    assert heights == [[50, 75], [62.5, 0]]
+    assert "x" in [text.get_text() for text in blended.texts]
+
+
+def test_checkpoints_of_the_same_name_share_a_panel(cells: Source) -> None:
+    inside = TRACK | {"defenses": {"RVPT": "rvpt"}, "checkpoints": ["badnet"]}
+    outside = TRACK | {"defenses": {"RVPT": "linear_probe"}, "checkpoints": ["blended"]}
+    options = bars.Options.model_validate(
+        {"scenarios": {"inside": inside, "outside": outside}, "names": {"badnet": "A", "blended": "A"}}
+    )
+    (panel_,) = bars.draw(bars.measure(cells, options), options).axes
+    assert panel_.get_title() == "A"
+    assert [patch.get_height() for patch in panel_.patches] == [62.5, 50]
+
+
+def test_no_record_of_a_worst_case_is_drawn(cells: Source) -> None:
+    """The worst case over attacks has rows of its own, which would be points drawn twice."""
+    path = cells.paths.boards / "cells.csv"
+    text = path.read_text()
+    worst = next(line for line in text.splitlines() if line.startswith("backdoor,rvpt,badnet,shapes,test,trigger"))
+    path.write_text(text + worst.replace(",trigger,none,", ",worst,white_box,") + "\n")
+    frame = curves.measure(cells, panel())
+    assert not pd.DataFrame(frame).duplicated(["x", "checkpoint", "metric", "seed"]).any()
