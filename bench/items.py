@@ -19,7 +19,7 @@ _FURNITURE = {
     "datasets": {"store", "world", "world_task", "sampling"},
     "backdoors": {"trigger", "poison", "make", "checkpoint"},
     "attacks": {"checked", "contract"},
-    "defenses": {"contract", "artefact", "tuning"},
+    "defenses": {"contract", "artefact", "tuning", "prompting", "adversarial"},
 }
 
 

@@ -32,7 +32,7 @@ FURNITURE = [
         "datasets": ["store", "world", "world_task", "sampling", "__init__"],
         "backdoors": ["trigger", "poison", "make", "checkpoint", "__init__"],
         "attacks": ["checked", "contract", "__init__"],
-        "defenses": ["contract", "artefact", "tuning", "__init__"],
+        "defenses": ["contract", "artefact", "tuning", "prompting", "adversarial", "__init__"],
     }.items()
     for name in names
 ]

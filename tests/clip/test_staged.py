@@ -5,7 +5,7 @@ from torch.nn import functional
 from bench.clip.defended import placeholders
 from bench.clip.model import build, normalise
 from bench.clip.staged import ImageEdits, StagedCLIP, TextEdits, Trace
-from bench.defenses.nap_tuning import Refiner
+from bench.defenses.nap_tuning import Options, Refiner
 
 pytestmark = pytest.mark.usefixtures("seeded", "exact")
 
@@ -76,12 +76,9 @@ def test_prompts_of_length_zero_change_nothing(mini):
 
 def test_zero_refiners_change_nothing(mini):
     images, ids = images_for(mini), mini.clip.tokenize(SENTENCES)
-    image_edits = ImageEdits(
-        refine={layer: Refiner(mini.image_width, 2, zero_init=True) for layer in layers(mini.image_blocks)}
-    )
-    text_edits = TextEdits(
-        refine={layer: Refiner(mini.text_width, 2, zero_init=True) for layer in layers(mini.text_blocks)}
-    )
+    zero = Options(zero_init=True)
+    image_edits = ImageEdits(refine={layer: Refiner(mini.image_width, zero) for layer in layers(mini.image_blocks)})
+    text_edits = TextEdits(refine={layer: Refiner(mini.text_width, zero) for layer in layers(mini.text_blocks)})
     assert torch.equal(mini.image(images, image_edits), mini.image(images))
     assert torch.equal(mini.text(ids, text_edits), mini.text(ids))
 
