@@ -37,13 +37,14 @@ def fit(victim: DefendedCLIP, data: Labelled | Pairs | None, options: Options) -
     def objective(model: DefendedCLIP, images: Tensor, labels: Tensor, texts: Tensor) -> Tensor:
         return adversarial_loss(model, images, labels, texts, options)
 
-    return fit_prompts(victim, data, options, _layout(options), objective, "advmaple")
+    return fit_prompts(victim, data, options, layout(options), objective, "advmaple")
 
 
 def load(tensors: Tensors, victim: DefendedCLIP, options: Options) -> DefendedCLIP:
     """The victim with the prompts, for any class list."""
-    return load_prompts(tensors, victim, _layout(options), "advmaple")
+    return load_prompts(tensors, victim, layout(options), "advmaple")
 
 
-def _layout(options: Options) -> Layout:
+def layout(options: Options) -> Layout:
+    """Joint prompts."""
     return Layout(options.coupling, options.length, options.depth)

@@ -28,13 +28,14 @@ def fit(victim: DefendedCLIP, data: Labelled | Pairs | None, options: Options) -
     def objective(model: DefendedCLIP, images: Tensor, labels: Tensor, texts: Tensor) -> Tensor:
         return adversarial_loss(model, images, labels, texts, options, clean=len(images) // 2)
 
-    return fit_prompts(victim, data, options, _layout(options), objective, "advpt_v")
+    return fit_prompts(victim, data, options, layout(options), objective, "advpt_v")
 
 
 def load(tensors: Tensors, victim: DefendedCLIP, options: Options) -> DefendedCLIP:
     """The victim with the prompts, for any class list."""
-    return load_prompts(tensors, victim, _layout(options), "advpt_v")
+    return load_prompts(tensors, victim, layout(options), "advpt_v")
 
 
-def _layout(options: Options) -> Layout:
+def layout(options: Options) -> Layout:
+    """Prompts in the image tower only."""
     return Layout("image", options.length, options.depth)

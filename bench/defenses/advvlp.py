@@ -29,13 +29,14 @@ def fit(victim: DefendedCLIP, data: Labelled | Pairs | None, options: Options) -
     def objective(model: DefendedCLIP, images: Tensor, labels: Tensor, texts: Tensor) -> Tensor:
         return adversarial_loss(model, images, labels, texts, options)
 
-    return fit_prompts(victim, data, options, _layout(options), objective, "advvlp")
+    return fit_prompts(victim, data, options, layout(options), objective, "advvlp")
 
 
 def load(tensors: Tensors, victim: DefendedCLIP, options: Options) -> DefendedCLIP:
     """The victim with the prompts, for any class list."""
-    return load_prompts(tensors, victim, _layout(options), "advvlp")
+    return load_prompts(tensors, victim, layout(options), "advvlp")
 
 
-def _layout(options: Options) -> Layout:
+def layout(options: Options) -> Layout:
+    """Prompts in both towers."""
     return Layout("independent", options.length, options.depth)

@@ -65,7 +65,7 @@ def fit(victim: DefendedCLIP, data: Labelled | Pairs | None, options: Options) -
     """Tune prompts and projections; the keys are those of ``Prompts``."""
     assert isinstance(data, Labelled)
     refuse_edited(victim, "cba_fapt")
-    prompts, task = Prompts(victim.staged, _layout(options), data.task.template), data.task
+    prompts, task = Prompts(victim.staged, layout(options), data.task.template), data.task
 
     def loss(images: Tensor, labels: Tensor, epoch: int) -> Tensor:
         del epoch
@@ -86,7 +86,12 @@ def fit(victim: DefendedCLIP, data: Labelled | Pairs | None, options: Options) -
 
 def load(tensors: Tensors, victim: DefendedCLIP, options: Options) -> DefendedCLIP:
     """The victim with the prompts, for any class list; attribution is for tuning only."""
-    return load_prompts(tensors, victim, _layout(options), "cba_fapt")
+    return load_prompts(tensors, victim, layout(options), "cba_fapt")
+
+
+def layout(options: Options) -> Layout:
+    """FAP's prompts, or all from image to text."""
+    return Layout(options.coupling, options.length, options.depth)
 
 
 def alignment(
@@ -121,7 +126,7 @@ def image_maps(staged: StagedCLIP, trace: Trace, texts: Tensor, options: Options
     entered, attention = _last(trace)
     block, attended, patches = staged.image_blocks[-1], attention[:, 0], slice(1, 1 + staged.patches)
     embedded = staged.image_tail(entered[:, 0], attended)
-    gradient = _gradient(functional.cosine_similarity(embedded, texts, dim=-1), attended, block, options)
+    gradient = channel_weights(functional.cosine_similarity(embedded, texts, dim=-1), attended, block, options)
     inner = staged.query_key_value(block, entered)
     weights = cosines(inner.query[:, 0], inner.key[:, patches], block, options)
     return attribution(weights, inner.value[:, patches], gradient), embedded
@@ -143,7 +148,7 @@ def text_maps(
     ends, rows = trace.ends[labels], torch.arange(len(labels), device=labels.device)
     block, tokens, attended = staged.text_blocks[-1], entered[labels], attention[labels][rows, ends]
     written = staged.text_tail(tokens[rows, ends], attended)
-    gradient = _gradient(functional.cosine_similarity(embedded, written, dim=-1), attended, block, options)
+    gradient = channel_weights(functional.cosine_similarity(embedded, written, dim=-1), attended, block, options)
     inner = staged.query_key_value(block, tokens)
     maps = attribution(cosines(inner.query[rows, ends], inner.key, block, options), inner.value, gradient)
     places = torch.arange(tokens.shape[1], device=labels.device)
@@ -173,8 +178,8 @@ def log_distributions(maps: Tensor, shown: Tensor, options: Options) -> Tensor:
     return (support / support.sum(dim=-1, keepdim=True)).log()
 
 
-def _gradient(scores: Tensor, attended: Tensor, block: Any, options: Options) -> Tensor:
-    """Gradient ``(n, c)`` of each image's own score (equation 7), itself differentiable."""
+def channel_weights(scores: Tensor, attended: Tensor, block: Any, options: Options) -> Tensor:
+    """Equation 7: gradient ``(n, c)`` of each image's score at what its attention put out, itself differentiable."""
     (gradient,) = torch.autograd.grad(scores.sum(), attended, create_graph=True)
     # The output projection is linear, so that this is the gradient at its input.
     return gradient @ block.attn.out_proj.weight if options.gradient_at == "heads" else gradient
@@ -184,7 +189,3 @@ def _last(trace: Trace) -> tuple[Tensor, Tensor]:
     assert trace.last_input is not None
     assert trace.last_attention is not None
     return trace.last_input, trace.last_attention
-
-
-def _layout(options: Options) -> Layout:
-    return Layout(options.coupling, options.length, options.depth)

@@ -49,12 +49,12 @@ def fit(victim: DefendedCLIP, data: Labelled | Pairs | None, options: Options) -
         natural = functional.cross_entropy(logits[: len(images)], labels)
         return natural + options.divergence * gated_divergence(embedded, logits)
 
-    return fit_prompts(victim, data, options, _layout(options), objective, "fap")
+    return fit_prompts(victim, data, options, layout(options), objective, "fap")
 
 
 def load(tensors: Tensors, victim: DefendedCLIP, options: Options) -> DefendedCLIP:
     """The victim with the prompts, for any class list."""
-    return load_prompts(tensors, victim, _layout(options), "fap")
+    return load_prompts(tensors, victim, layout(options), "fap")
 
 
 def gated_divergence(embedded: Tensor, logits: Tensor) -> Tensor:
@@ -75,5 +75,6 @@ def literal(template: str) -> str:
     return template.replace("{}", "{{}}") + " {}."
 
 
-def _layout(options: Options) -> Layout:
+def layout(options: Options) -> Layout:
+    """FAP's prompts."""
     return Layout("fap", options.length, options.depth, literal if options.literal_template else photo)

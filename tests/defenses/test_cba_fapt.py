@@ -17,7 +17,7 @@ class Passes:
     """One pass of a freshly prompted model over images and class prompts, noted down."""
 
     def __init__(self, victim, few, images, **changes):
-        self.prompts = Prompts(victim.staged, cba_fapt._layout(settings(**changes)))
+        self.prompts = Prompts(victim.staged, cba_fapt.layout(settings(**changes)))
         self.model, self.staged = self.prompts.apply_to(victim), victim.staged
         self.images, self.sentences = Trace(), Trace()
         self.texts = self.model.texts(few.task, self.sentences)
@@ -60,7 +60,7 @@ def test_with_softmax_weights_image_maps_add_up_to_gradient_times_attention_outp
     attended, count = seen.images.last_attention[:, 0], block.attn.num_heads
     embedded = staged.image_tail(seen.images.last_input[:, 0], attended)
     score = functional.cosine_similarity(embedded, seen.texts[few.labels], dim=-1)
-    gradient = cba_fapt._gradient(score, attended, block, settings())
+    gradient = cba_fapt.channel_weights(score, attended, block, settings())
     inner = staged.query_key_value(block, seen.images.last_input)
     weights = softmax_weights(inner, count, torch.zeros(8, dtype=torch.long))
     values, gradients = heads(inner.value, count), gradient.unflatten(-1, (count, -1))
@@ -80,7 +80,7 @@ def test_with_softmax_weights_text_maps_add_up_too(victim, few):
     attended = seen.sentences.last_attention[rows, ends]
     written = staged.text_tail(seen.sentences.last_input[rows, ends], attended)
     score = functional.cosine_similarity(seen.embedded[:4], written, dim=-1)
-    gradient = cba_fapt._gradient(score, attended, block, settings())
+    gradient = cba_fapt.channel_weights(score, attended, block, settings())
     inner = staged.query_key_value(block, seen.sentences.last_input)
     weights = softmax_weights(inner, count, ends, staged.clip.model.attn_mask)
     assert (weights[rows, :, ends + 1] == 0).all()

@@ -143,6 +143,14 @@ def test_visual_prompts_may_follow_a_tuned_context(module, victim, few, pairs):
     assert not torch.equal(both.image(few.images), worded.image(few.images))
 
 
+@each([advpt, apt])
+def test_a_context_may_follow_visual_prompts(module, victim, few, pairs):
+    prompted = advpt_v.load(*reordered(fit(advpt_v, victim, few, pairs), victim))
+    both = module.load(*reordered(fit(module, prompted, few, pairs), prompted))
+    assert torch.equal(both.image(few.images), prompted.image(few.images))
+    assert not torch.equal(both.texts(few.task), prompted.texts(few.task))
+
+
 @each([module for module in QUICK if module is not linear_probe])
 def test_other_classes_can_be_named_than_those_tuned_on(module, victim, few, pairs):
     defended = module.load(*reordered(fit(module, victim, few, pairs), victim))

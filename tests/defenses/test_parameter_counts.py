@@ -105,7 +105,7 @@ def test_nap_tuning_tunes_prompts_and_refiners_of_both_towers(vit_b_32, changes,
     ],
 )
 def test_prompts_and_projections(vit_b_32, module, changes, expected):
-    prompts = Prompts(vit_b_32, module._layout(module.Options(**changes)))
+    prompts = Prompts(vit_b_32, module.layout(module.Options(**changes)))
     assert tuned_parameters(module, prompts.tensors()) == expected
     assert sum(parameter.numel() for parameter in prompts.parameters()) == expected
 

@@ -69,7 +69,7 @@ def test_at_eps_0_a_step_is_one_of_clean_tuning(module, victim, few):
     tuned = module.fit(victim, few, options)
 
     torch.manual_seed(1)
-    prompts = Prompts(victim.staged, module._layout(options), few.task.template)
+    prompts = Prompts(victim.staged, module.layout(options), few.task.template)
     model = prompts.apply_to(victim)
     times = 6 if module is cba_fapt else 1  # the clean and, five times, the adversarial cross-entropy
     loss = times * functional.cross_entropy(model.logits(few.images, model.texts(few.task)), few.labels)
@@ -83,7 +83,7 @@ def test_at_eps_0_a_step_is_one_of_clean_tuning(module, victim, few):
 def test_every_tuned_tensor_is_trained(module, victim, few):
     options = settings(module, weight_decay=0.0, learning_rate=0.1)
     torch.manual_seed(1)
-    start = Prompts(victim.staged, module._layout(options), few.task.template).tensors()
+    start = Prompts(victim.staged, module.layout(options), few.task.template).tensors()
     torch.manual_seed(1)
     tuned = module.fit(victim, few, options)
     assert tuned.keys() == start.keys()
