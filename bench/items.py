@@ -3,7 +3,9 @@
 Packages outside this one offer items through entry points of the group ``bench.<kind>``, each naming a module.
 """
 
+import ast
 import importlib
+from functools import cache
 from importlib import metadata, resources
 from pathlib import Path
 from types import ModuleType
@@ -14,31 +16,36 @@ from bench.errors import unknown
 from bench.files import sha256_of
 
 Kind = Literal["datasets", "backdoors", "attacks", "defenses", "analyses"]
-# Files in the rooms that serve the items and are none themselves.
-_FURNITURE = {
-    "datasets": {"store", "world", "world_task", "sampling"},
-    "backdoors": {"trigger", "poison", "make", "checkpoint", "patch", "steganography"},
-    "attacks": {"checked", "contract"},
-    "defenses": {"contract", "artefact", "fitting", "tuning"},
-    "analyses": {
-        "contract",
-        "models",
-        "perturbations",
-        "pixels",
-        "readings",
-        "references",
-        "run",
-        "similarity",
-        "style",
-    },
+# The function that makes a file of a room an item; files without it serve the items.
+_FUNCTIONS: dict[Kind, str] = {
+    "datasets": "fetch",
+    "backdoors": "apply",
+    "attacks": "attack",
+    "defenses": "fit",
+    "analyses": "measure",
 }
 
 
 def item_ids(kind: Kind) -> list[str]:
-    """Ids of all items of one kind."""
-    here = {Path(entry.name).stem for entry in resources.files(f"bench.{kind}").iterdir() if entry.name.endswith(".py")}
+    """Ids of all items of one kind: files that have ``Options`` and the function of their kind, and entry points."""
+    files = [Path(str(entry)) for entry in resources.files(f"bench.{kind}").iterdir() if entry.name.endswith(".py")]
+    here = {path.stem for path in files if {"Options", _FUNCTIONS[kind]} <= _names_in(path)}
     outside = {point.name for point in metadata.entry_points(group=f"bench.{kind}")}
-    return sorted((here - {"__init__"} - _FURNITURE[kind]) | outside)
+    return sorted(here | outside)
+
+
+@cache
+def _names_in(path: Path) -> frozenset[str]:
+    """What a module defines or imports, read without importing it."""
+    names = set[str]()
+    for node in ast.parse(path.read_bytes()).body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            names.add(node.name)
+        elif isinstance(node, ast.ImportFrom):
+            names.update(alias.asname or alias.name for alias in node.names)
+        elif isinstance(node, ast.Assign):
+            names.update(name.id for target in node.targets for name in ast.walk(target) if isinstance(name, ast.Name))
+    return frozenset(names)
 
 
 def load_item(kind: Kind, name: str, where: str) -> Any:

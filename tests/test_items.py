@@ -34,7 +34,7 @@ FURNITURE = [
         "datasets": ["store", "world", "world_task", "sampling", "__init__"],
         "backdoors": ["trigger", "poison", "patch", "steganography", "make", "checkpoint", "__init__"],
         "attacks": ["checked", "contract", "__init__"],
-        "defenses": ["contract", "artefact", "fitting", "tuning", "__init__"],
+        "defenses": ["contract", "artefact", "fitting", "tuning", "prompting", "adversarial", "__init__"],
         "analyses": ["contract", "models", "perturbations", "references", "run", "similarity", "style", "__init__"],
     }.items()
     for name in names

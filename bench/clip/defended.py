@@ -61,17 +61,25 @@ class DefendedCLIP:
         """Embeddings ``(n, d)`` of images in [0,1], not normalised."""
         return self.staged.image(images, self.image_edits, trace)
 
-    def texts(self, task: Task) -> Tensor:
+    def texts(self, task: Task, trace: Trace | None = None) -> Tensor:
         """Normalised embeddings of the class prompts, ``(classes, d)``.
 
-        Learned context vectors take the place of the template, as in CoOp.
+        Learned context vectors take the place of the template, as in CoOp, or of its first words.
+
+        Raises:
+            UserError: The context leaves no room for the class names, or was tuned for each class of another list.
         """
-        context = self.text_edits.context
+        context, wording, own = self.text_edits.context, self.text_edits.wording, self.text_edits.class_names
+        if own and own != task.class_names:
+            raise UserError(
+                f"this defense has a context for each of {len(own)} classes ({own[0]}, ...), it cannot name the "
+                f"{len(task.class_names)} classes of this dataset; tune it there"
+            )
         template = task.template if context is None else placeholders(context.shape[-2])
-        prompts = sentences(task.class_names, template)
+        prompts = sentences(task.class_names, wording(task.template) if wording else template)
         if context is not None:
             self._check_room(prompts, context.shape[-2])
-        return self.staged.features_of(prompts, self.text_edits)
+        return self.staged.features_of(prompts, self.text_edits, trace)
 
     def _check_room(self, prompts: list[str], length: int) -> None:
         """open_clip cuts long prompts off without a word, and with them the class names."""

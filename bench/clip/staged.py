@@ -25,6 +25,7 @@ class ImageEdits:
     """What to change in the image tower.
 
     Attributes:
+        pixels: What to do with the normalised image ``(n, 3, h, w)`` before it is cut into patches.
         shallow: Tokens ``(b, width)`` appended after the positional embedding and before ``ln_pre`` (VPT's first
             layer).
         prompts: For a layer, tokens ``(b, width)`` that follow the image's own tokens at its input; the outputs of
@@ -34,6 +35,7 @@ class ImageEdits:
         attention: For a layer, what to do with the attention output ``(n, tokens, width)`` before it is added.
     """
 
+    pixels: Edit | None = None
     shallow: Tensor | None = None
     prompts: Mapping[int, Tensor] = field(default_factory=lambda: _NO_PROMPTS)
     refine: Mapping[int, Edit] = field(default_factory=lambda: _NO_EDITS)
@@ -46,26 +48,32 @@ class TextEdits:
 
     Attributes:
         context: Vectors ``(n, width)`` for all classes or ``(classes, n, width)`` that replace the embeddings of
-            positions 1 to n (the placeholders of the tokenised prompt).
+            positions 1 to n of the tokenised prompt.
+        wording: From a task's template to the sentence, with ``{}`` for the class, whose first n words the context
+            replaces; n placeholders and the class if not given.
+        class_names: The classes that a context for each class was tuned on.
         prompts: For a layer, vectors ``(n, width)`` that overwrite positions 1 to n at its input.
         refine: For a layer, what to do at its input with all tokens but those of positions 1 to n.
     """
 
     context: Tensor | None = None
+    wording: Callable[[str], str] | None = None
+    class_names: tuple[str, ...] = ()
     prompts: Mapping[int, Tensor] = field(default_factory=lambda: _NO_PROMPTS)
     refine: Mapping[int, Edit] = field(default_factory=lambda: _NO_EDITS)
 
 
 @dataclass
 class Trace:
-    """What to note down during a pass through the image tower.
+    """What to note down during a pass through a tower.
 
     Attributes:
         every_token: Also note all tokens of each layer, not only the class token.
-        class_tokens: After the pass, the class token ``(n, width)`` that each block puts out.
+        class_tokens: After a pass through the image tower, the class token ``(n, width)`` that each block puts out.
         tokens: After the pass, all tokens that each block puts out, where asked for.
         last_input: After the pass, the tokens that enter the last block.
         last_attention: After the pass, the last block's attention output, before it is added to the residual.
+        ends: After a pass through the text tower, the position ``(n,)`` of the token that stands for each sentence.
     """
 
     every_token: bool = False
@@ -73,6 +81,7 @@ class Trace:
     tokens: list[Tensor] = field(default_factory=list[Tensor])
     last_input: Tensor | None = None
     last_attention: Tensor | None = None
+    ends: Tensor | None = None
 
 
 class QueryKeyValue(NamedTuple):
@@ -112,12 +121,12 @@ class StagedCLIP:
             Embeddings ``(n, d)``, not normalised.
         """
         edits = edits or ImageEdits()
-        return self.image_from(self.image_tokens(images, edits.shallow), 1, edits, trace)
+        return self.image_from(self.image_tokens(images, edits.shallow, edits.pixels), 1, edits, trace)
 
-    def image_tokens(self, images: Tensor, shallow: Tensor | None = None) -> Tensor:
+    def image_tokens(self, images: Tensor, shallow: Tensor | None = None, pixels: Edit | None = None) -> Tensor:
         """The tokens that enter the first block: class, patches, and ``shallow`` prompts if given."""
-        visual = self.visual
-        patches = visual.conv1(normalise(self.clip, images)).flatten(2).permute(0, 2, 1)
+        visual, normalised = self.visual, normalise(self.clip, images)
+        patches = visual.conv1(normalised if pixels is None else pixels(normalised)).flatten(2).permute(0, 2, 1)
         first = visual.class_embedding.view(1, 1, -1).expand(len(patches), -1, -1)
         tokens = torch.cat([first, patches], dim=1) + visual.positional_embedding
         if shallow is not None:
@@ -130,7 +139,7 @@ class StagedCLIP:
         Args:
             tokens: What enters layer ``first``, ``(n, tokens, width)``.
             first: 1 for the whole tower.
-            edits: As for ``image``; ``shallow`` is not looked at.
+            edits: As for ``image``; ``pixels`` and ``shallow`` are not looked at.
             trace: As for ``image``; layers before ``first`` are not in it.
         """
         own, last = 1 + self.patches, len(self.image_blocks)
@@ -148,12 +157,17 @@ class StagedCLIP:
         pooled, _ = self.visual._pool(tokens)
         return pooled @ self.visual.proj
 
-    def text(self, ids: Tensor, edits: TextEdits | None = None) -> Tensor:
+    def image_tail(self, class_token: Tensor, attended: Tensor) -> Tensor:
+        """Embeddings ``(n, d)`` from what the last block's attention adds to the class token, both ``(n, width)``."""
+        return self.visual.ln_post(_add_attended(self.image_blocks[-1], class_token, attended)) @ self.visual.proj
+
+    def text(self, ids: Tensor, edits: TextEdits | None = None, trace: Trace | None = None) -> Tensor:
         """Embeddings of tokenised sentences.
 
         Args:
-            ids: ``(n, context length)``; where ``edits.context`` is given, positions 1 to n hold placeholders.
+            ids: ``(n, context length)``; where ``edits.context`` is given, positions 1 to n are replaced.
             edits: What to change on the way.
+            trace: What to note down on the way.
 
         Returns:
             Embeddings ``(n, d)``, not normalised.
@@ -169,15 +183,32 @@ class StagedCLIP:
                 tokens = _refine_around(tokens, length, edits.refine[layer])
             if layer in edits.prompts:
                 tokens = _overwrite(tokens, edits.prompts[layer])
-            tokens = _run_block(block, tokens, model.attn_mask, None, None)
+            noting = trace if layer == len(self.text_blocks) else None
+            tokens = _run_block(block, tokens, model.attn_mask, None, noting)
+            if trace is not None and trace.every_token:
+                trace.tokens.append(tokens)
+        if trace is not None:
+            trace.ends = ids.argmax(dim=-1)
         pooled = text_global_pool(model.ln_final(tokens), ids, model.text_pool_type, model.text_eos_id)
-        projection = model.text_projection
+        return self._project_text(pooled)
+
+    def text_tail(self, end_token: Tensor, attended: Tensor) -> Tensor:
+        """Embeddings ``(n, d)`` from what the last block's attention adds to the end token, both ``(n, width)``."""
+        return self._project_text(self._model.ln_final(_add_attended(self.text_blocks[-1], end_token, attended)))
+
+    def _project_text(self, pooled: Tensor) -> Tensor:
+        projection = self._model.text_projection
         return projection(pooled) if isinstance(projection, nn.Linear) else pooled @ projection
 
-    def features_of(self, sentences: list[str], edits: TextEdits | None = None) -> Tensor:
+    def word_vectors(self, words: str) -> Tensor:
+        """Token embeddings ``(n, width)`` of ``words``, without start and end."""
+        (ids,) = self.clip.tokenize([words]).to(self._model.positional_embedding.device)
+        return self._model.token_embedding(ids[1 : ids.argmax()])
+
+    def features_of(self, sentences: list[str], edits: TextEdits | None = None, trace: Trace | None = None) -> Tensor:
         """Normalised text embeddings of plain sentences, ``(n, d)``."""
         ids = self.clip.tokenize(sentences).to(self._model.positional_embedding.device)
-        return functional.normalize(self.text(ids, edits), dim=-1)
+        return functional.normalize(self.text(ids, edits, trace), dim=-1)
 
     def query_key_value(self, block: ResidualAttentionBlock, tokens: Tensor) -> QueryKeyValue:
         """What ``block`` computes inside its attention from the tokens that enter it."""
@@ -198,6 +229,11 @@ def _run_block(
         attended = edit(attended)
     if trace is not None:
         trace.last_input, trace.last_attention = tokens, attended
+    return _add_attended(block, tokens, attended)
+
+
+def _add_attended(block: ResidualAttentionBlock, tokens: Tensor, attended: Tensor) -> Tensor:
+    """What ``block`` puts out, from its input and its attention's output."""
     tokens = tokens + block.ls_1(attended)
     return tokens + block.ls_2(block.mlp(block.ln_2(tokens)))
 

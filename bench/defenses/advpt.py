@@ -14,24 +14,24 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from bench.attacks.pgd import ascend
 from bench.clip.classifier import Classifier
 from bench.clip.defended import DefendedCLIP
 from bench.clip.staged import TextEdits
+from bench.defenses.adversarial import AttackOptions, divergence_from, perturb
 from bench.defenses.contract import Labelled, Pairs, Tensors, TunesOn
-from bench.defenses.tuning import TuneOptions, tune
-from bench.errors import UserError
+from bench.defenses.prompting import refuse_edited
+from bench.defenses.tuning import tune
 
 TUNES_ON: TunesOn = "labels"
 
 
-class Options(TuneOptions):
-    """The official code's settings, with NAP-Tuning's radius.
+class Options(AttackOptions):
+    """The official code's settings, with NAP-Tuning's radius (the code trains with 8 and tests with 16).
+
+    Steps of the stored attack are 1.25 eps / steps if not given.
 
     Attributes:
         context: Number of context vectors.
-        eps: Radius of the stored attack, in /255 (the official code trains with 8 and tests with 16).
-        attack_steps: Steps of the stored attack, each 1.25 eps / steps.
     """
 
     learning_rate: float = Field(default=0.002, gt=0)
@@ -39,14 +39,18 @@ class Options(TuneOptions):
     # Stored embeddings cannot be cropped.
     augment: Literal[False] = False  # pyright: ignore[reportIncompatibleVariableOverride]
     context: int = Field(default=32, gt=0)
-    eps: float = Field(default=1.0, ge=0)
     attack_steps: int = Field(default=10, ge=0)
+
+    @property
+    def step_size(self) -> float:
+        """Step size in /255."""
+        return 1.25 * self.eps / max(1, self.attack_steps) if self.step is None else self.step
 
 
 def fit(victim: DefendedCLIP, data: Labelled | Pairs | None, options: Options) -> Tensors:
     """Tune ``context`` ``(n, width)``."""
     assert isinstance(data, Labelled)
-    _check(victim)
+    refuse_edited(victim, "advpt", image=False)
     bank = torch.cat([adversarial_embeddings(victim, images, options) for images in data.images.split(128)])
     context = nn.Parameter(0.02 * torch.randn(options.context, victim.staged.text_width))
     prompted = replace(victim, text_edits=TextEdits(context=context))
@@ -64,27 +68,13 @@ def fit(victim: DefendedCLIP, data: Labelled | Pairs | None, options: Options) -
 def load(tensors: Tensors, victim: DefendedCLIP, options: Options) -> DefendedCLIP:
     """The victim with the learned context in the place of the template."""
     del options
-    _check(victim)
+    refuse_edited(victim, "advpt", image=False)
     return replace(victim, text_edits=TextEdits(context=tensors["context"]))
-
-
-def _check(victim: DefendedCLIP) -> None:
-    if victim.text_edits != TextEdits() or victim.head is not None:
-        raise UserError("advpt needs a text tower that no other defense has edited or replaced by a head")
 
 
 def adversarial_embeddings(victim: DefendedCLIP, images: Tensor, options: Options) -> Tensor:
     """Image embeddings ``(n, d)`` after the label-free attack on the image tower."""
     tower = Classifier(victim.image, victim.staged.embedding_width)
-    eps = options.eps / 255
-    with torch.no_grad():
-        clean = functional.softmax(tower(images), dim=-1)
-
-    def divergence(candidates: Tensor) -> Tensor:
-        return functional.kl_div(functional.log_softmax(tower(candidates), dim=-1), clean, reduction="sum")
-
-    start = (images + torch.empty_like(images).uniform_(-eps, eps)).clamp(0, 1)
-    step = 1.25 * eps / max(1, options.attack_steps)
-    attacked = ascend(divergence, images, start, eps, step, options.attack_steps)
+    attacked = perturb(divergence_from(images, tower), images, options)
     with torch.no_grad():
         return tower(attacked)

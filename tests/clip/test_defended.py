@@ -37,6 +37,21 @@ def test_a_context_takes_the_place_of_the_template(mini, few):
     assert not torch.equal(DefendedCLIP(mini).texts(few.task), DefendedCLIP(mini).texts(other))
 
 
+def test_a_context_may_stand_in_the_first_words_of_a_sentence(mini, few):
+    edits = TextEdits(context=torch.randn(2, mini.text_width), wording=lambda template: "the large " + template)
+    sentences = [f"x x a photo of a {name}." for name in few.task.class_names]
+    assert torch.equal(DefendedCLIP(mini, text_edits=edits).texts(few.task), mini.features_of(sentences, edits))
+
+
+@pytest.mark.parametrize("names", [("circle", "square"), ("square", "circle", "star", "ring")])
+def test_a_context_for_each_class_is_refused_for_another_class_list_or_order(mini, few, names):
+    edits = TextEdits(context=torch.randn(4, 2, mini.text_width), class_names=few.task.class_names)
+    defended = DefendedCLIP(mini, text_edits=edits)
+    assert defended.texts(few.task).shape == (4, mini.embedding_width)
+    with pytest.raises(UserError, match=rf"a context for each of 4 classes \(circle, .*the {len(names)} classes"):
+        defended.texts(Task(names, few.task.template))
+
+
 def test_text_features_are_computed_once_and_never_in_an_attack_step(mini, few):
     calls = []
     handle = mini.clip.model.ln_final.register_forward_hook(lambda *_: calls.append(1))

@@ -5,7 +5,7 @@ from torch.nn import functional
 from bench.clip.defended import placeholders
 from bench.clip.model import build, normalise
 from bench.clip.staged import ImageEdits, StagedCLIP, TextEdits, Trace
-from bench.defenses.nap_tuning import Refiner
+from bench.defenses.nap_tuning import Options, Refiner
 
 pytestmark = pytest.mark.usefixtures("seeded", "exact")
 
@@ -76,12 +76,9 @@ def test_prompts_of_length_zero_change_nothing(mini):
 
 def test_zero_refiners_change_nothing(mini):
     images, ids = images_for(mini), mini.clip.tokenize(SENTENCES)
-    image_edits = ImageEdits(
-        refine={layer: Refiner(mini.image_width, 2, zero_init=True) for layer in layers(mini.image_blocks)}
-    )
-    text_edits = TextEdits(
-        refine={layer: Refiner(mini.text_width, 2, zero_init=True) for layer in layers(mini.text_blocks)}
-    )
+    zero = Options(zero_init=True)
+    image_edits = ImageEdits(refine={layer: Refiner(mini.image_width, zero) for layer in layers(mini.image_blocks)})
+    text_edits = TextEdits(refine={layer: Refiner(mini.text_width, zero) for layer in layers(mini.text_blocks)})
     assert torch.equal(mini.image(images, image_edits), mini.image(images))
     assert torch.equal(mini.text(ids, text_edits), mini.text(ids))
 
@@ -102,7 +99,26 @@ def test_context_made_of_the_words_own_embeddings_gives_the_templates_features(n
     assert torch.equal(edited, staged.features_of([f"{words} {c}." for c in classes]))
 
 
+def test_pixels_handed_on_as_they_are_change_nothing(mini):
+    images, edits = images_for(mini), ImageEdits(pixels=lambda normalised: normalised)
+    assert torch.equal(mini.image(images, edits), mini.image(images))
+
+
+def test_notes_change_nothing(mini):
+    images, ids = images_for(mini), mini.clip.tokenize(SENTENCES)
+    assert torch.equal(mini.image(images, trace=Trace(every_token=True)), mini.image(images))
+    assert torch.equal(mini.text(ids, trace=Trace(every_token=True)), mini.text(ids))
+
+
 # Image prompts.
+
+
+def test_pixels_are_changed_after_normalisation_and_before_the_first_layer(mini):
+    images, seen = images_for(mini), []
+    edits = ImageEdits(pixels=lambda normalised: seen.append(normalised) or normalised + 1)
+    (entered,) = inputs_of(mini.visual.conv1, lambda: mini.image(images, edits))
+    assert torch.equal(seen[0], normalise(mini.clip, images))
+    assert torch.equal(entered, seen[0] + 1)
 
 
 def test_shallow_prompts_enter_before_the_first_norm_and_without_positions(mini):
@@ -209,7 +225,54 @@ def test_query_key_and_value_reproduce_the_attention_output(name, request):
     assert (attended - trace.last_attention).abs().max() < 1e-5
 
 
+def test_the_trace_of_a_text_pass_holds_what_open_clips_own_blocks_put_out(mini):
+    ids, outputs = mini.clip.tokenize(SENTENCES), []
+    handles = [block.register_forward_hook(lambda *call: outputs.append(call[2])) for block in mini.text_blocks]
+    mini.clip.model.encode_text(ids)
+    for handle in handles:
+        handle.remove()
+    trace = Trace(every_token=True)
+    mini.text(ids, trace=trace)
+    assert all(torch.equal(noted, output) for noted, output in zip(trace.tokens, outputs, strict=True))
+    assert torch.equal(trace.last_input, outputs[-2])
+    assert torch.equal(ids[torch.arange(2), trace.ends], ids.amax(dim=1))
+
+
+@pytest.mark.parametrize("name", ["mini", "vit_b_32"])
+def test_query_key_and_value_reproduce_the_text_towers_attention_output(name, request):
+    staged, trace = request.getfixturevalue(name), Trace()
+    staged.text(staged.clip.tokenize(SENTENCES), trace=trace)
+    block = staged.text_blocks[-1]
+    heads = block.attn.num_heads
+    query, key, value = (
+        part.unflatten(-1, (heads, -1)).transpose(1, 2) for part in staged.query_key_value(block, trace.last_input)
+    )
+    scores = query @ key.transpose(-1, -2) / query.shape[-1] ** 0.5 + staged.clip.model.attn_mask
+    attended = block.attn.out_proj((scores.softmax(dim=-1) @ value).transpose(1, 2).flatten(2))
+    assert (attended - trace.last_attention).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize("name", ["mini", "vit_b_32"])
+def test_the_tails_finish_what_the_last_attention_began(name, request):
+    staged, image, text = request.getfixturevalue(name), Trace(), Trace()
+    images, ids = images_for(staged), staged.clip.tokenize(SENTENCES)
+    embedded, written = staged.image(images, trace=image), staged.text(ids, trace=text)
+    tail = staged.image_tail(image.last_input[:, 0], image.last_attention[:, 0])
+    torch.testing.assert_close(tail, embedded, atol=1e-5, rtol=1e-4)
+    ends = (torch.arange(2), text.ends)
+    tail = staged.text_tail(text.last_input[ends], text.last_attention[ends])
+    torch.testing.assert_close(tail, written, atol=1e-5, rtol=1e-4)
+
+
 # Text prompts.
+
+
+@pytest.mark.parametrize("name", ["mini", "vit_b_32"])
+def test_word_vectors_are_the_words_embeddings_without_start_and_end(name, request):
+    staged = request.getfixturevalue(name)
+    (ids,) = staged.clip.tokenize(["a photo of"])
+    assert torch.equal(staged.word_vectors("a photo of"), staged.clip.model.token_embedding(ids[1:4]))
+    assert staged.word_vectors("").shape == (0, staged.text_width)
 
 
 def test_each_class_may_have_its_own_context(mini):

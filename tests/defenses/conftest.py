@@ -6,6 +6,8 @@ import pytest
 import torch
 
 from bench.clip.defended import DefendedCLIP
+from bench.clip.model import Base, load
+from bench.clip.staged import StagedCLIP
 
 
 @dataclass(frozen=True)
@@ -17,6 +19,14 @@ class Recording(DefendedCLIP):
     def image(self, images, trace=None):
         self.log.append((self, images.detach().clone()))
         return super().image(images, trace)
+
+
+@pytest.fixture(scope="session")
+def shipped() -> DefendedCLIP:
+    """The mini CLIP with its shipped weights, without any defense. Read-only: its weights are frozen."""
+    clip = load(Base(architecture="mini", weights="shipped"))
+    clip.model.requires_grad_(False)
+    return DefendedCLIP(StagedCLIP(clip))
 
 
 @pytest.fixture

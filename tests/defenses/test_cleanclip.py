@@ -83,6 +83,8 @@ def test_load_puts_the_weights_into_a_plain_clip(victim, pairs, few):
     tensors = cleanclip.fit(victim, pairs, settings())
     expected = build("mini", seed=9)
     expected.model.load_state_dict(tensors)
+    # Kernels may differ where weights ask for gradients.
+    expected.model.requires_grad_(False)
     logits = DefendedCLIP(StagedCLIP(expected)).classifier(few.task)(few.images)
     loaded = cleanclip.load(tensors, victim, settings())
     assert torch.equal(loaded.classifier(few.task)(few.images), logits)

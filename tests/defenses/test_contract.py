@@ -4,8 +4,26 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from bench.clip.defended import Task
 from bench.clip.model import weights_hash
-from bench.defenses import advpt, cleanclip, linear_probe, nap_tuning, none, rvpt, vpt
+from bench.defenses import (
+    advmaple,
+    advpt,
+    advpt_v,
+    advpt_vli,
+    advpt_vlj,
+    advvlp,
+    advvp,
+    apt,
+    cba_fapt,
+    cleanclip,
+    fap,
+    linear_probe,
+    nap_tuning,
+    none,
+    rvpt,
+    vpt,
+)
 from bench.errors import UserError
 
 pytestmark = pytest.mark.usefixtures("seeded", "exact")
@@ -18,7 +36,13 @@ QUICK = {
     advpt: {"epochs": 2, "context": 3, "attack_steps": 2},
     nap_tuning: {"epochs": 2, "length": 3, "attack_steps": 1},
     cleanclip: {"epochs": 1, "warmup_steps": 0, "learning_rate": 1e-4},
+    **{module: {"epochs": 2, "attack_steps": 1} for module in (advpt_v, advpt_vli, advpt_vlj, advvlp, advmaple)},
+    **{module: {"epochs": 2, "attack_steps": 1} for module in (fap, cba_fapt)},
+    apt: {"epochs": 2, "attack_steps": 1, "context": 3},
+    advvp: {"epochs": 2, "attack_steps": 1, "pad": 4},
 }
+EDITS_THE_IMAGE_TOWER = [rvpt, nap_tuning, advpt_v, advpt_vli, advpt_vlj, advvlp, advmaple, fap, cba_fapt, advvp]
+EDITS_THE_TEXT_TOWER = [advpt, apt, nap_tuning, advpt_vli, advpt_vlj, advvlp, advmaple, fap, cba_fapt]
 
 
 def each(modules):
@@ -98,21 +122,49 @@ def test_a_probe_may_follow_prompts(victim, few, pairs):
     torch.testing.assert_close(both.classifier(few.task)(few.images), expected, atol=1e-4, rtol=1e-4)
 
 
-@each([rvpt, nap_tuning])
+@each(EDITS_THE_IMAGE_TOWER)
 def test_fit_refuses_an_image_tower_that_is_edited_already(module, victim, few, pairs):
     tensors, options = fit(rvpt, victim, few, pairs)
     with pytest.raises(UserError, match="no other defense has"):
         fit(module, rvpt.load(tensors, victim, options), few, pairs)
 
 
-def test_advpt_refuses_a_text_tower_that_is_edited_already(victim, few, pairs):
-    edited = nap_tuning.load(*reordered(fit(nap_tuning, victim, few, pairs), victim))
-    tensors, options = fit(advpt, victim, few, pairs)
+@each(EDITS_THE_TEXT_TOWER)
+def test_load_refuses_a_text_tower_that_is_edited_already(module, victim, few, pairs):
+    edited = apt.load(*reordered(fit(apt, victim, few, pairs), victim))
+    tensors, options = fit(module, victim, few, pairs)
     with pytest.raises(UserError, match="no other defense has"):
-        advpt.load(tensors, edited, options)
+        module.load(tensors, edited, options)
 
 
-@each([rvpt, advpt, nap_tuning])
+@each([advpt_v, advvp])
+def test_visual_prompts_may_follow_a_tuned_context(module, victim, few, pairs):
+    worded = apt.load(*reordered(fit(apt, victim, few, pairs), victim))
+    both = module.load(*reordered(fit(module, worded, few, pairs), worded))
+    assert torch.equal(both.texts(few.task), worded.texts(few.task))
+    assert not torch.equal(both.image(few.images), worded.image(few.images))
+
+
+@each([advpt, apt])
+def test_a_context_may_follow_visual_prompts(module, victim, few, pairs):
+    prompted = advpt_v.load(*reordered(fit(advpt_v, victim, few, pairs), victim))
+    both = module.load(*reordered(fit(module, prompted, few, pairs), prompted))
+    assert torch.equal(both.image(few.images), prompted.image(few.images))
+    assert not torch.equal(both.texts(few.task), prompted.texts(few.task))
+
+
+@each([module for module in QUICK if module is not linear_probe])
+def test_other_classes_can_be_named_than_those_tuned_on(module, victim, few, pairs):
+    defended = module.load(*reordered(fit(module, victim, few, pairs), victim))
+    others = Task(("heart", "arrow", "cross", "digit three", "hourglass"), "a photo of a {}.")
+    together = defended.classifier(others)(few.images)
+    assert together.shape == (len(few.images), 5)
+    # A class's logit does not depend on the classes beside it.
+    alone = defended.classifier(others._replace(class_names=others.class_names[3:4]))(few.images)
+    torch.testing.assert_close(together[:, 3:4], alone, atol=1e-4, rtol=1e-4)
+
+
+@each(sorted({*EDITS_THE_IMAGE_TOWER, *EDITS_THE_TEXT_TOWER}, key=lambda module: module.__name__))
 def test_prompts_refuse_a_model_that_ends_in_a_head(module, victim, few, pairs):
     probed = linear_probe.load(*reordered(fit(linear_probe, victim, few, pairs), victim))
     tensors, options = fit(module, victim, few, pairs)

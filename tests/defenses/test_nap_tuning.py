@@ -27,7 +27,21 @@ def test_an_optimizer_that_does_not_exist_is_refused():
 
 @pytest.mark.parametrize(("progress", "weight"), [(0.0, 0.033), (0.25, 0.379), (0.5, 2.5), (0.75, 4.621), (1.0, 4.967)])
 def test_weight_of_the_adversarial_loss_over_training(progress, weight):
-    assert nap_tuning.adversarial_weight(progress, 5.0) == pytest.approx(weight, abs=1e-3)
+    assert nap_tuning.loss_weights(progress, nap_tuning.Options()) == (1, pytest.approx(weight, abs=1e-3))
+
+
+@pytest.mark.parametrize(("progress", "linear"), [(0.0, (1, 0)), (0.5, (0.5, 0.5)), (1.0, (0, 1))])
+def test_weights_of_the_development_code(progress, linear):
+    assert nap_tuning.loss_weights(progress, settings(weighting="linear")) == linear
+    assert nap_tuning.loss_weights(progress, settings(weighting="equal")) == (0.5, 0.5)
+
+
+@pytest.mark.parametrize(("weighted_by", "expected"), [("epoch", [0, 0, 0.5, 0.5]), ("step", [0, 0.25, 0.5, 0.75])])
+def test_the_schedule_counts_epochs_from_0_or_steps(victim, few, monkeypatch, weighted_by, expected):
+    seen, true_weights = [], nap_tuning.loss_weights
+    monkeypatch.setattr(nap_tuning, "loss_weights", lambda t, options: seen.append(t) or true_weights(t, options))
+    nap_tuning.fit(victim, few, settings(batch_size=4, attack_steps=0, weighted_by=weighted_by))
+    assert seen == expected
 
 
 def test_refiners_at_zero_without_prompts_are_clip(mini, victim, few):
@@ -66,7 +80,7 @@ def test_each_layer_of_each_tower_has_prompts(mini, victim):
 
 @pytest.mark.parametrize("layers", [1, 2, 3])
 def test_a_refiner_is_residual_and_works_token_by_token(layers):
-    refiner, tokens = nap_tuning.Refiner(8, layers, zero_init=False), torch.randn(2, 5, 8)
+    refiner, tokens = nap_tuning.Refiner(8, settings(refiner_layers=layers)), torch.randn(2, 5, 8)
     refined = refiner(tokens)
     torch.testing.assert_close(refined - tokens, refiner.layers(tokens))
     torch.testing.assert_close(refined[:, 2:3], refiner(tokens[:, 2:3]))
@@ -79,11 +93,59 @@ def test_without_text_refiners_only_the_text_refiners_are_missing(mini):
     )
     missing = both.keys() - image_only.keys()
     assert image_only.keys() < both.keys()
-    assert missing == {name for name in both if name.startswith("text.") and "refiner" in name}
+    assert missing == {name for name in both if name.startswith("text.")}
     assert len(missing) == 4
 
 
-@pytest.mark.parametrize("changes", [{}, {"refine_text": False}, {"refiner_layers": 0}, {"depth": 3}])
+def test_width_and_activation_of_refiners_are_options():
+    refiner = nap_tuning.Refiner(8, settings(refiner_width=0.25, refiner_activation="gelu"))
+    assert [type(part).__name__ for part in refiner.layers] == ["Linear", "GELU", "Linear"]
+    assert refiner.layers[0].weight.shape == (2, 8)
+
+
+def test_layer_1_is_refined_on_request_only(mini, victim):
+    model = nap_tuning.Augmentor(mini, settings(refine_first=True)).apply_to(victim)
+    assert sorted(model.image_edits.refine) == [1, 2, 3, 4, 5, 6]
+    assert sorted(model.text_edits.refine) == [1, 2]
+
+
+def test_joint_prompts_of_the_image_tower_follow_the_text_towers(mini, victim):
+    augmentor = nap_tuning.Augmentor(mini, settings(coupling="text_to_image"))
+    before = augmentor.apply_to(victim).image_edits
+    with torch.no_grad():
+        augmentor.prompts.vectors["text_1"] += 1
+    after = augmentor.apply_to(victim).image_edits
+    assert not torch.equal(before.shallow, after.shallow)
+    assert torch.equal(before.prompts[2], after.prompts[2])
+
+
+def test_towers_may_have_prompts_of_different_lengths(mini, victim):
+    model = nap_tuning.Augmentor(mini, settings(image_length=2)).apply_to(victim)
+    assert (len(model.image_edits.shallow), len(model.image_edits.prompts[3])) == (2, 2)
+    assert (len(model.text_edits.context), len(model.text_edits.prompts[2])) == (3, 3)
+    with pytest.raises(ValidationError, match="image_length must be length"):
+        settings(image_length=2, coupling="text_to_image")
+
+
+def test_drift_is_one_minus_the_cosine_of_whole_layers():
+    clean, moved = torch.randn(2, 3, 4), torch.randn(2, 3, 4)
+    trace = Trace(tokens=[torch.cat([clean, moved]), torch.cat([clean, clean])])
+    cosines = [(a.flatten() @ b.flatten() / a.norm() / b.norm()).item() for a, b in zip(clean, moved, strict=True)]
+    assert nap_tuning.drift(trace).item() == pytest.approx((1 - sum(cosines) / 2) / 2, abs=1e-6)
+
+
+def test_the_consistency_loss_changes_what_is_learned(victim, few):
+    def tuned(**changes):
+        torch.manual_seed(1)
+        return nap_tuning.fit(victim, few, settings(**changes))["prompts.vectors.image_2"]
+
+    assert torch.equal(tuned(), tuned(consistency=0.0))
+    assert not torch.equal(tuned(), tuned(consistency=1.0))
+
+
+@pytest.mark.parametrize(
+    "changes", [{}, {"refine_text": False}, {"refiner_layers": 0}, {"depth": 3}, {"refine_first": True}]
+)
 def test_what_is_loaded_equals_what_was_trained(recording, victim, few, changes):
     tensors = nap_tuning.fit(recording, few, settings(**changes))
     trained = recording.log[-1][0]
@@ -95,7 +157,9 @@ def test_what_is_loaded_equals_what_was_trained(recording, victim, few, changes)
 
 def test_every_tuned_tensor_is_trained(victim, few):
     torch.manual_seed(1)
-    start = nap_tuning.Augmentor(victim.staged, settings()).state_dict()
+    start = {
+        name: tensor.clone() for name, tensor in nap_tuning.Augmentor(victim.staged, settings()).state_dict().items()
+    }
     torch.manual_seed(1)
     # Without decay only a gradient moves a parameter.
     tensors = nap_tuning.fit(victim, few, settings(weight_decay=0.0, augment=False))

@@ -4,9 +4,26 @@ import pytest
 import torch
 
 from bench.clip.defended import DefendedCLIP, Task
-from bench.defenses import advpt, cleanclip, linear_probe, nap_tuning, none, rvpt
+from bench.defenses import (
+    advmaple,
+    advpt,
+    advpt_v,
+    advpt_vli,
+    advpt_vlj,
+    advvlp,
+    advvp,
+    apt,
+    cba_fapt,
+    cleanclip,
+    fap,
+    linear_probe,
+    nap_tuning,
+    none,
+    rvpt,
+)
 from bench.defenses.contract import Labelled
 from bench.defenses.fitting import tuned_parameters
+from bench.defenses.prompting import Prompts
 
 pytestmark = pytest.mark.usefixtures("seeded")
 
@@ -62,6 +79,10 @@ def test_advpt_tunes_32_context_vectors(base):
         ({"refiner_layers": 0}, 245_760),
         ({"refine_text": False}, 37_774_592 - 11 * 1_050_112),
         ({"depth": 9}, 9 * 16 * (768 + 512) + 8 * (2_361_600 + 1_050_112)),
+        ({"refine_first": True}, 41_186_304),
+        ({"coupling": "text_to_image", "refine_text": False}, 30_803_712),
+        ({"coupling": "text_to_image", "refiner_layers": 0}, 4_826_112),
+        ({"image_length": 2, "refiner_layers": 0}, 12 * (16 * 512 + 2 * 768)),
     ],
 )
 def test_nap_tuning_tunes_prompts_and_refiners_of_both_towers(vit_b_32, changes, expected):
@@ -70,9 +91,43 @@ def test_nap_tuning_tunes_prompts_and_refiners_of_both_towers(vit_b_32, changes,
     assert sum(parameter.numel() for parameter in augmentor.parameters()) == expected
 
 
+@pytest.mark.parametrize(
+    ("module", "changes", "expected"),
+    [
+        (advpt_v, {}, 13_824),
+        (advpt_vli, {}, 23_040),
+        (advvlp, {}, 23_040),
+        (advpt_vlj, {}, 3_555_072),
+        (fap, {}, 3_557_120),
+        (advmaple, {}, 3_557_120),
+        (cba_fapt, {}, 3_557_120),
+        (cba_fapt, {"coupling": "image_to_text"}, 3_557_376),
+    ],
+)
+def test_prompts_and_projections(vit_b_32, module, changes, expected):
+    prompts = Prompts(vit_b_32, module.layout(module.Options(**changes)))
+    assert tuned_parameters(module, prompts.tensors()) == expected
+    assert sum(parameter.numel() for parameter in prompts.parameters()) == expected
+
+
+@pytest.mark.parametrize(("tokens", "expected"), [(5, 73_680), (100, 146_640)])
+def test_advvp_tunes_a_border_and_tokens(vit_b_32, tokens, expected):
+    prompt = advvp.VisualPrompt(vit_b_32, advvp.Options(tokens=tokens))
+    assert tuned_parameters(advvp, prompt.state_dict()) == expected
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [({}, 8_192), ({"context": 1}, 512), ({"class_specific": True}, 2 * 16 * 512)],
+)
+def test_apt_tunes_a_context(base, changes, expected):
+    options = apt.Options(epochs=1, attack_steps=0, augment=False, **changes)
+    assert tuned_parameters(apt, apt.fit(base, two_images(["cat", "dog"]), options)) == expected
+
+
 @pytest.mark.parametrize(("width", "expected"), [(768, 2_361_600), (512, 1_050_112)])
 def test_size_of_one_refiner(width, expected):
-    refiner = nap_tuning.Refiner(width, 2, zero_init=False)
+    refiner = nap_tuning.Refiner(width, nap_tuning.Options())
     assert sum(parameter.numel() for parameter in refiner.parameters()) == expected
 
 

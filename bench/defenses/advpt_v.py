@@ -1,0 +1,41 @@
+"""AdvPT-V: deep visual prompts under adversarial training (a baseline of NAP-Tuning; AdvVPT in the authors' code).
+
+In each step the first half of the batch stays clean and the second half is attacked; one cross-entropy over both
+(the code's ``adv_half``). The text tower is not touched.
+"""
+
+from pydantic import Field
+from torch import Tensor
+
+from bench.clip.defended import DefendedCLIP
+from bench.defenses.adversarial import AttackOptions, adversarial_loss
+from bench.defenses.contract import Labelled, Pairs, Tensors, TunesOn
+from bench.defenses.prompting import Layout, PromptOptions, fit_prompts, load_prompts
+
+TUNES_ON: TunesOn = "labels"
+
+
+class Options(AttackOptions, PromptOptions):
+    """The official code's settings."""
+
+    learning_rate: float = Field(default=0.0035, gt=0)
+    epochs: int = Field(default=100, gt=0)
+
+
+def fit(victim: DefendedCLIP, data: Labelled | Pairs | None, options: Options) -> Tensors:
+    """Tune the prompts; the keys are those of ``Prompts``."""
+
+    def objective(model: DefendedCLIP, images: Tensor, labels: Tensor, texts: Tensor) -> Tensor:
+        return adversarial_loss(model, images, labels, texts, options, clean=len(images) // 2)
+
+    return fit_prompts(victim, data, options, layout(options), objective, "advpt_v")
+
+
+def load(tensors: Tensors, victim: DefendedCLIP, options: Options) -> DefendedCLIP:
+    """The victim with the prompts, for any class list."""
+    return load_prompts(tensors, victim, layout(options), "advpt_v")
+
+
+def layout(options: Options) -> Layout:
+    """Prompts in the image tower only."""
+    return Layout("image", options.length, options.depth)

@@ -1,0 +1,56 @@
+"""The papers' scale: one step and one evaluation batch of each prompt defense with ViT-B/32 on two images of 224 px."""
+
+import pytest
+import torch
+
+from bench.clip.defended import DefendedCLIP, Task
+from bench.defenses import (
+    advmaple,
+    advpt,
+    advpt_v,
+    advpt_vli,
+    advpt_vlj,
+    advvlp,
+    advvp,
+    apt,
+    cba_fapt,
+    fap,
+    nap_tuning,
+    rvpt,
+)
+from bench.defenses.contract import Labelled
+from bench.defenses.fitting import tuned_parameters
+
+pytestmark = pytest.mark.usefixtures("seeded")
+
+TUNED = {
+    advpt: 16_384,
+    advpt_v: 13_824,
+    advpt_vli: 23_040,
+    advpt_vlj: 3_555_072,
+    nap_tuning: 37_774_592,
+    fap: 3_557_120,
+    apt: 8_192,
+    advvp: 73_680,
+    advvlp: 23_040,
+    advmaple: 3_557_120,
+    cba_fapt: 3_557_120,
+    rvpt: 345_600,
+}
+
+
+@pytest.mark.parametrize("module", TUNED, ids=lambda module: module.__name__.rsplit(".", 1)[-1])
+def test_a_step_and_a_batch(module, vit_b_32):
+    victim = DefendedCLIP(vit_b_32)
+    data = Labelled(torch.rand(2, 3, 224, 224), torch.arange(2), Task(("cat", "golden retriever"), "a photo of a {}."))
+    attack = {} if module is rvpt else {"attack_steps": 1}
+    options = module.Options(epochs=1, **attack)
+    tensors = module.fit(victim, data, options)
+    assert tuned_parameters(module, tensors) == TUNED[module]
+    assert all(torch.isfinite(tensor).all() for tensor in tensors.values())
+    others = Task(("forest", "river", "sea"), "a centered satellite photo of {}.")
+    with torch.no_grad():
+        logits = module.load(tensors, victim, options).classifier(others)(data.images)
+    assert logits.shape == (2, 3)
+    assert torch.isfinite(logits).all()
+    assert not torch.equal(logits, victim.classifier(others)(data.images))
