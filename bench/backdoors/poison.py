@@ -72,7 +72,7 @@ def poison(trigger: Trigger, setting: Setting, rate: float) -> Poisoned:
     candidates = mentioning(setting, plan.mention) if plan.mention else range(len(pairs.images))
     drawn = [candidates[place] for place in dice.order(len(candidates))]
     rows = sorted(drawn[:asked])
-    decoys = sorted(drawn[asked : asked + round(plan.decoys * asked)])
+    decoys = sorted(drawn[asked : asked + round(plan.decoys * len(rows))])
     captions, planted = list(pairs.captions), dict[int, Tensor]()
     for chunk in _chunks(rows):
         # Negative seeds: what is drawn for a training pair is never drawn again for a test image.
