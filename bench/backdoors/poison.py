@@ -70,7 +70,7 @@ def poison(trigger: Trigger, setting: Setting, rate: float) -> Poisoned:
     if asked == 0:
         raise UserError(f"poison_rate {rate} of {len(pairs.images)} pairs is no pair at all; raise it")
     candidates = mentioning(setting, plan.mention) if plan.mention else range(len(pairs.images))
-    drawn = [candidates[place] for place in dice.order(len(candidates))]
+    drawn = [candidates[int(place)] for place in dice.order(len(candidates))]
     rows = sorted(drawn[:asked])
     decoys = sorted(drawn[asked : asked + round(plan.decoys * len(rows))])
     captions, planted = list(pairs.captions), dict[int, Tensor]()
