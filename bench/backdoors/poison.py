@@ -70,22 +70,15 @@ def poison(trigger: Trigger, setting: Setting, rate: float) -> Poisoned:
     if asked == 0:
         raise UserError(f"poison_rate {rate} of {len(pairs.images)} pairs is no pair at all; raise it")
     candidates = mentioning(setting, plan.mention) if plan.mention else range(len(pairs.images))
-    drawn = [candidates[place] for place in dice.order(len(candidates))]
+    drawn = [candidates[int(place)] for place in dice.order(len(candidates))]
     rows = sorted(drawn[:asked])
-    decoys = sorted(drawn[asked : asked + round(plan.decoys * asked)])
+    decoys = sorted(drawn[asked : asked + round(plan.decoys * len(rows))])
     captions, planted = list(pairs.captions), dict[int, Tensor]()
     for chunk in _chunks(rows):
-        # Negative seeds: what is drawn for a training pair is never drawn again for a test image.
-        images, seeds = pairs.batch(chunk), sample_seeds(-1 - setting.seed, chunk)
-        if hasattr(trigger.module, "prepare"):
-            texts = [pairs.captions[row] for row in chunk]
-            images = trigger.module.prepare(images, trigger.options, setting, texts, seeds)
-        planted |= zip(chunk, _stored(trigger.apply(images, seeds)), strict=True)
+        planted |= zip(chunk, _planted(trigger, setting, chunk), strict=True)
     for chunk in _chunks(decoys):
-        images, texts = pairs.batch(chunk), [captions[row] for row in chunk]
-        seeds = sample_seeds(-1 - setting.seed, chunk)
-        images, texts = trigger.module.decoy(images, texts, trigger.kept, trigger.options, seeds)
-        planted |= zip(chunk, _stored(images), strict=True)
+        images, texts = _decoys(trigger, setting, chunk)
+        planted |= zip(chunk, images, strict=True)
         for row, text in zip(chunk, texts, strict=True):
             captions[row] = text
     new_caption = _captions(setting, plan, dice)
@@ -127,6 +120,27 @@ def mentioning(setting: Setting, how: str = "word") -> list[int]:
 def natural_captions(setting: Setting) -> list[str]:
     """The captions of all pairs that mention the target."""
     return [setting.pairs.captions[row] for row in mentioning(setting)]
+
+
+def _planted(trigger: Trigger, setting: Setting, rows: Sequence[int]) -> Tensor:
+    """The images of ``rows`` with the trigger, as bytes."""
+    images, seeds = setting.pairs.batch(rows), _seeds(setting, rows)
+    if hasattr(trigger.module, "prepare"):
+        texts = [setting.pairs.captions[row] for row in rows]
+        images = trigger.module.prepare(images, trigger.options, setting, texts, seeds)
+    return _stored(trigger.apply(images, seeds))
+
+
+def _decoys(trigger: Trigger, setting: Setting, rows: Sequence[int]) -> tuple[Tensor, Sequence[str]]:
+    """Images, as bytes, and captions of ``rows`` as decoys."""
+    images, texts = setting.pairs.batch(rows), [setting.pairs.captions[row] for row in rows]
+    images, texts = trigger.module.decoy(images, texts, trigger.kept, trigger.options, _seeds(setting, rows))
+    return _stored(images.clamp(0, 1)), texts
+
+
+def _seeds(setting: Setting, rows: Sequence[int]) -> list[int]:
+    """Negative ones: what is drawn for a training pair is never drawn again for a test image."""
+    return sample_seeds(-1 - setting.seed, rows)
 
 
 def _captions(setting: Setting, plan: Poisoning, dice: Dice) -> Callable[[str], str]:

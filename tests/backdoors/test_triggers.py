@@ -6,9 +6,11 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torchvision.transforms.functional import pil_to_tensor, to_pil_image
 
 from bench.backdoors.trigger import load_trigger, make_trigger, save_trigger
 from bench.errors import UserError
+from bench.randomness import generator
 
 from .settings import SIDE, made, photos, psnr, setting
 
@@ -18,7 +20,13 @@ BADNETS = [
     for pattern in ("fixed", "fresh")
 ]
 BLENDED = [{"ratio": 0.2, "pattern": pattern} for pattern in ("fixed", "fresh")]
-ALL = [("badnet", options) for options in BADNETS] + [("blended", options) for options in BLENDED]
+ALL: list[tuple[str, dict[str, Any]]] = [
+    *(("badnet", options) for options in BADNETS),
+    ("badnet", {"size": 4, "wrap": True}),
+    *(("blended", options) for options in BLENDED),
+    ("label_consistent", {"size": 4}),
+    ("wanet", {"k": 8}),
+]
 
 
 def boxes(clean: Tensor, planted: Tensor) -> list[tuple[int, int, int, int]]:
@@ -87,6 +95,28 @@ def test_fresh_badnet_noise_surrounds_the_mean_colour_and_differs_from_image_to_
     # Clipped at both walls: P(N(0.5, 1) < 0) = P(> 1) = 0.3085.
     assert (squares == 0).float().mean() == pytest.approx(0.3085, abs=0.01)
     assert (squares == 1).float().mean() == pytest.approx(0.3085, abs=0.01)
+
+
+def test_wrapped_badnet_noise_is_what_torchvision_makes_of_values_outside_the_range() -> None:
+    clean, seeds = torch.full((20, 3, SIDE, SIDE), 0.5), range(20)
+    planted = made("badnet", size=8, location="corner", wrap=True).apply(clean, seeds)
+    for image, seed in zip(planted, seeds, strict=True):
+        stream = generator(seed)
+        torch.randint(0, 25, (2,), generator=stream)  # the place
+        noise = 0.5 + torch.randn(3, 8, 8, generator=stream)
+        assert torch.equal((image[:, 23:31, 23:31] * 255).round(), pil_to_tensor(to_pil_image(noise)).float())
+    # Nearly uniform: a deviation of 0.29, not of 0.4 as after clipping.
+    assert planted[:, :, 23:31, 23:31].std() == pytest.approx(0.29, abs=0.01)
+
+
+@pytest.mark.parametrize(("wrap", "low", "high"), [(True, 30.3, 32.6), (False, 28.5, 30.2)])
+def test_badnet_on_photo_like_grey_values_has_the_measured_signal_to_noise_ratio(
+    wrap: bool, low: float, high: float
+) -> None:
+    # Measured with 16 of 224 pixels on six ImageNet photos, whose contrast (a deviation near 0.25) this noise has.
+    clean = (0.5 + 0.25 * torch.randn(6, 3, 224, 224, generator=torch.Generator().manual_seed(9))).clamp(0, 1)
+    values = psnr(clean, made("badnet", side=224, size=16, wrap=wrap).apply(clean, range(6)))
+    assert low < values.median() < high
 
 
 @pytest.mark.parametrize(("name", "options"), ALL)

@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from bench.evaluation.metrics import Count, count, outcomes, wilson
+from bench.evaluation.metrics import ASR_VARIANTS, Count, count, outcomes, wilson
 
 TARGET = 2
 LABELS = [0, 1, 2, 2, 3, 0]
@@ -26,6 +26,14 @@ def test_asr_is_neither_accuracy_nor_a_share_of_all_images() -> None:
     assert perfect_model == Count(0, 4)
 
 
+def test_asr_by_other_projects_rules_has_other_denominators() -> None:
+    # Target-class images: one stays the target. BadCLIP counts it as a success; CleanCLIP's probe divides by it.
+    assert count(outcomes("ASR_all", PREDICTIONS, LABELS, TARGET)) == Count(3, 6)
+    assert count(outcomes("ASR_probe", PREDICTIONS, LABELS, TARGET)) == Count(2, 6)
+    perfect_model = count(outcomes("ASR_all", LABELS, LABELS, TARGET))
+    assert perfect_model == Count(2, 6), "the share of target images: a success rate without any attack"
+
+
 @pytest.mark.parametrize("metric", ["CA", "RA"])
 def test_accuracies_count_every_image(metric: str) -> None:
     hits = outcomes(metric, PREDICTIONS, LABELS, None)  # type: ignore[arg-type]
@@ -34,8 +42,9 @@ def test_accuracies_count_every_image(metric: str) -> None:
 
 
 def test_asr_without_a_target_is_refused() -> None:
-    with pytest.raises(ValueError, match="needs the target class"):
-        outcomes("ASR", PREDICTIONS, LABELS, None)
+    for metric in ("ASR", *ASR_VARIANTS):
+        with pytest.raises(ValueError, match=f"{metric} needs the target class"):
+            outcomes(metric, PREDICTIONS, LABELS, None)
 
 
 @pytest.mark.parametrize("metric", ["CA", "RA", "ASR"])

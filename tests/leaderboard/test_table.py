@@ -61,6 +61,16 @@ def test_twice_the_same_bytes(house):
     assert house.table("nap_1") == house.table("nap_1")
 
 
+def test_what_does_not_apply_is_a_dash(house):
+    house.fill()
+    house.put("backdoor", "rvpt", "trigger", state="not_applicable", reason="no text tower", checkpoint="badnet")
+    lines, _ = house.table("rvpt_1")
+    dashed = lines[2].split(",")
+    assert dashed[lines[0].split(",").index("BadNet ASR")] == "-"
+    assert dashed.count("-") == 1
+    assert house.row(checkpoint="badnet", defense="rvpt", attack="trigger").reason == "no text tower"
+
+
 @pytest.mark.parametrize("state", ["failed", "diverged", "timeout", "attack_failed", "missing"])
 def test_every_state_is_printed_and_leaves_no_average(house, state):
     house.fill("1000")

@@ -35,6 +35,17 @@ def test_a_right_suite_has_no_faults_with_its_data(check: Check, content: dict) 
     assert check(content) == []
 
 
+def test_the_networks_behind_issba_are_checked_where_a_checkpoint_needs_them(check: Check, content: dict) -> None:
+    content["checkpoints"]["badnet"] |= {"trigger": "issba", "trigger_options": {}}
+    assert check(content) == ["benchmark.yaml: steganography: dataset: Field required"]
+    content["steganography"] = {"dataset": "caption", "steps": 5}
+    assert check(content) == [
+        "benchmark.yaml: steganography.dataset: unknown dataset 'caption'; did you mean 'captions'?"
+    ]
+    content["steganography"] = {"dataset": "captions", "bit": 5}
+    assert check(content) == ["benchmark.yaml: steganography: bit: unknown key 'bit'; did you mean 'bits'?"]
+
+
 def test_misspelt_keys_are_found_everywhere_at_once(check: Check, content: dict) -> None:
     content["tracks"]["adversarial"]["defenses"]["rvpt"] = {"options": {"epoch": 4}}
     content["tracks"]["backdoor"]["defenses"]["both"] = {
