@@ -11,7 +11,7 @@ from pydantic import Field
 from torch import nn
 from torch.nn import functional
 
-from bench.clip.defended import DefendedCLIP, Head
+from bench.clip.defended import DefendedCLIP, Head, Task
 from bench.config import Options as Closed
 from bench.defenses.contract import Labelled, Pairs, Tensors, TunesOn
 from bench.defenses.tuning import shuffled
@@ -40,8 +40,7 @@ def fit(victim: DefendedCLIP, data: Labelled | Pairs | None, options: Options) -
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-    names = torch.tensor(list("\n".join(data.task.class_names).encode()), dtype=torch.uint8)
-    return {"weight": head.weight.detach(), "bias": head.bias.detach(), "class_names": names}
+    return stored(head, data.task)
 
 
 def load(tensors: Tensors, victim: DefendedCLIP, options: Options) -> DefendedCLIP:
@@ -49,6 +48,12 @@ def load(tensors: Tensors, victim: DefendedCLIP, options: Options) -> DefendedCL
     del options
     names = bytes(tensors["class_names"].tolist()).decode().split("\n")
     return replace(victim, head=Head(tensors["weight"], tensors["bias"], tuple(names)))
+
+
+def stored(head: nn.Linear, task: Task) -> Tensors:
+    """The head's tensors, with the names of the classes that it tells apart."""
+    names = torch.tensor(list("\n".join(task.class_names).encode()), dtype=torch.uint8)
+    return {"weight": head.weight.detach(), "bias": head.bias.detach(), "class_names": names}
 
 
 def tuned_parameters(tensors: Tensors) -> int:

@@ -22,6 +22,7 @@ from bench.defenses import (
     nap_tuning,
     none,
     rvpt,
+    supervised,
     vpt,
 )
 from bench.errors import UserError
@@ -33,6 +34,7 @@ QUICK = {
     linear_probe: {"epochs": 2},
     rvpt: {"epochs": 2, "length": 3},
     vpt: {"epochs": 2, "length": 3},
+    supervised: {"epochs": 1},
     advpt: {"epochs": 2, "context": 3, "attack_steps": 2},
     nap_tuning: {"epochs": 2, "length": 3, "attack_steps": 1},
     cleanclip: {"epochs": 1, "warmup_steps": 0, "learning_rate": 1e-4},
@@ -153,7 +155,7 @@ def test_a_context_may_follow_visual_prompts(module, victim, few, pairs):
     assert not torch.equal(both.texts(few.task), prompted.texts(few.task))
 
 
-@each([module for module in QUICK if module is not linear_probe])
+@each([module for module in QUICK if module not in (linear_probe, supervised)])
 def test_other_classes_can_be_named_than_those_tuned_on(module, victim, few, pairs):
     defended = module.load(*reordered(fit(module, victim, few, pairs), victim))
     others = Task(("heart", "arrow", "cross", "digit three", "hourglass"), "a photo of a {}.")
