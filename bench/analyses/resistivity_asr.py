@@ -1,7 +1,8 @@
 """Perturbation Resistivity against attack success while a defense's setting varies (RVPT: supplement, figure 2).
 
 The paper varies the prompted depth. PR is measured on test images; ASR is read from ``cells.csv``. A point stands for
-one defense on one checkpoint; both rank (Spearman) and linear (Pearson) correlation are told, for each checkpoint.
+one defense on one checkpoint; for each checkpoint the correlation of ranks (Spearman's rho) and the linear one
+(Pearson's r) are told.
 """
 
 from collections.abc import Iterator
@@ -9,6 +10,7 @@ from collections.abc import Iterator
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from pydantic import Field
 from tabulate import tabulate
 
@@ -81,6 +83,7 @@ def draw(frame: pd.DataFrame, options: Options) -> Figure:
             _draw_points(axis, points, str(checkpoint), colour[str(checkpoint)], mark[str(checkpoint)])
         axis.set_title(name)
         axis.set_xlabel("PR")
+        axis.xaxis.set_major_locator(MaxNLocator(4))
         axis.set_ylim(-3, 103)
         axis.legend(loc="best", handletextpad=0.2)
     for axis in axes[::columns]:
@@ -133,5 +136,5 @@ def _draw_points(axis: Axes, points: pd.DataFrame, checkpoint: str, colour: str,
     rank, linear = correlations(points)
     axis.errorbar(
         points["pr"], points["asr"], asr, pr, color=colour, marker=marker, linestyle="", elinewidth=0.9,
-        markersize=6, label=f"{checkpoint}: Spearman {rank:.2f}, Pearson {linear:.2f}",
+        markersize=6, label=rf"{checkpoint} ($\rho$ {rank:.2f}, $r$ {linear:.2f})",
     )  # fmt: skip
