@@ -1,9 +1,15 @@
-"""Files that are either complete or absent: write beside, then rename; and hashes of what is there."""
+"""Files that are either complete or absent: write beside, then rename; locks, and hashes of what is there."""
 
 import hashlib
 import os
 import shutil
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from bench.progress import console
 
 
 def write_text(path: Path, text: str) -> None:
@@ -18,6 +24,22 @@ def write_text(path: Path, text: str) -> None:
         scratch.replace(path)
     finally:
         scratch.unlink(missing_ok=True)
+
+
+@contextmanager
+def locked(path: Path) -> Generator[None]:
+    """Hold the lock file ``path``, or wait for the process that does, and say so; a killed process frees its locks."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=0.2)
+    except Timeout:
+        console.print(f"waiting: another process holds {path}", highlight=False, soft_wrap=True)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def replace_folder(source: Path, target: Path) -> None:
