@@ -1,8 +1,8 @@
 """Images on disk: one memory-mapped uint8 array per split, described by a small manifest.
 
 ``data/<dataset>/<split>.images.npy`` holds uint8 ``(n, 3, h, w)`` after resize and crop, ``<split>.labels.npy`` int64
-class indices or ``<split>.captions.json`` one sentence per image. Real datasets keep captions, file names and answers as
-``<split>.<what>.txt``, one per line, and ``<split>.owners.npy`` where an image has several captions.
+class indices or ``<split>.captions.json`` one sentence per image. Real datasets keep captions, file names and answers
+as ``<split>.<what>.txt``, one per line, and ``<split>.owners.npy`` where an image has several captions.
 ``data/manifests/<dataset>.json`` is what pipelines depend on.
 """
 
@@ -51,6 +51,7 @@ class Description(Options):
         prompts: Class names and template of each protocol; the first is the one above.
         few_shot: Digests of CoOp's few-shot samples, by ``<shots>-<seed>``; a dataset without them is sampled evenly.
         base_classes: The first so many classes are the base half, the others the new half (CoOp's base-to-new).
+        left_out: Image-caption pairs that were dropped because their image is missing or damaged.
         archives: SHA-256 of the files that the images came from; not part of the manifest's digest.
     """
 
@@ -62,6 +63,7 @@ class Description(Options):
     prompts: dict[str, Prompts] = Field(default={}, exclude_if=_is_empty)
     few_shot: dict[str, str] = Field(default={}, exclude_if=_is_empty)
     base_classes: int = Field(default=0, exclude_if=_is_empty)
+    left_out: int = Field(default=0, exclude_if=_is_empty)
     archives: dict[str, str] = Field(default={}, exclude_if=_is_empty)
 
 

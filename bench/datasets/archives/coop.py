@@ -1,4 +1,4 @@
-"""CoOp's splits, few-shot samples and base and new classes (Zhou et al., 2022), exactly as its code and Dassl draw them.
+"""CoOp's splits, few-shot samples and base and new classes (Zhou et al., 2022), as its code and Dassl draw them.
 
 Python's ``random`` is seeded with the run's seed; each class, in the order in which the split file first names it,
 gives ``shots`` of its training images, or all if it has fewer; then each gives ``min(shots, 4)`` validation images.

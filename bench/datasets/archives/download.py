@@ -1,6 +1,6 @@
 """One file over HTTP, resumed after every drop of the connection; what arrives is checked by ``receive.py``.
 
-``requests`` speaks HTTP. Pooch and the hub's client were looked at: neither resumes from, or falls back to, any address.
+``requests`` speaks HTTP. Pooch does not resume, and the hub's client knows no other host, so neither is enough.
 """
 
 import errno

@@ -8,7 +8,8 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,7 @@ from bench.datasets.archives.pixels import fill
 from bench.datasets.archives.receive import receive
 from bench.datasets.archives.source import ArchiveOptions, Contents, Opened, Rows, Source
 from bench.datasets.store import Description, Prompts
-from bench.errors import UserError
+from bench.errors import UserError, unknown
 from bench.files import locked, sha256_of, write_text
 
 _COMPLETE = "complete.json"
@@ -36,19 +37,23 @@ def fetch_source(source: Source, options: ArchiveOptions, folder: Path) -> Descr
     Raises:
         UserError: A file could not be had, is not the published one, or does not hold what it should.
     """
+    if source.read is None:
+        raise TypeError(f"{source.folder} has no reader")
     data = folder.parent
     archives = data / "archives" / source.folder
     receipts = receive(source.files, archives, options.pins)
     contents = source.read(Opened(archives, {file.name: file for file in source.files}))
     check_contents(source, contents)
+    contents = replace(contents, splits=_chosen(contents.splits, options, source.folder))
     hashes = {name: receipt.sha256 for name, receipt in sorted(receipts.items())}
-    decoded = data / "decoded" / f"{source.folder}-{_key(options, hashes, contents.splits)}"
+    decoded = data / "decoded" / f"{source.folder}-{cache_key(options, hashes, contents.splits)}"
     with locked(decoded.with_name(f".{decoded.name}.lock")):
-        _decode(decoded, contents, options)
+        same = _decode(decoded, contents, options)
         for name, rows in contents.splits.items():
-            _link(decoded / f"{name}.images.npy", folder / f"{name}.images.npy")
+            link(decoded / f"{same[name]}.images.npy", folder / f"{name}.images.npy")
             write_rows(folder, name, rows)
-    return describe(source, contents.prompts, hashes, contents.splits if contents.coop else {})
+    coop_splits = contents.splits if contents.coop and "train" in contents.splits else {}
+    return describe(source, contents.prompts, hashes, coop_splits)
 
 
 def describe(
@@ -56,6 +61,10 @@ def describe(
 ) -> Description:
     """What the manifest says about the dataset; the first of ``prompts`` is its own."""
     own = next(iter(prompts.values()), Prompts(class_names=(), template="{}"))
+    samples = coop.digests(coop_splits["train"].labels) if coop_splits else {}
+    published = coop.published_digests(source.folder) if source.counts else {}
+    if samples and published and samples != published:
+        raise RuntimeError(f"{source.folder}: CoOp's few-shot samples come out differently on this Python")
     return Description(
         class_names=own.class_names,
         template=own.template,
@@ -63,7 +72,7 @@ def describe(
         licence=source.licence,
         redistribution=source.redistribution,
         prompts=dict(prompts),
-        few_shot=coop.digests(coop_splits["train"].labels) if coop_splits else {},
+        few_shot=samples,
         base_classes=coop.base_classes(len(own.class_names)) if coop_splits else 0,
         archives=dict(hashes),
     )
@@ -106,36 +115,46 @@ def check_contents(source: Source, contents: Contents) -> None:
         raise UserError("\n".join(f"{where}: {fault}; are these the published files?" for fault in faults))
 
 
-def _decode(folder: Path, contents: Contents, options: ArchiveOptions) -> None:
-    """Fill ``folder`` with the arrays, unless it holds them all and unchanged."""
-    complete, names = folder / _COMPLETE, [f"{name}.images.npy" for name in contents.splits]
+def _chosen(splits: Mapping[str, Rows], options: ArchiveOptions, dataset: str) -> dict[str, Rows]:
+    """The splits that the options ask for."""
+    for name in options.splits:
+        if name not in splits:
+            raise unknown("split", name, splits, f"datasets.{dataset}.splits")
+    return {name: rows for name, rows in splits.items() if name in (options.splits or splits)}
+
+
+def _decode(folder: Path, contents: Contents, options: ArchiveOptions) -> dict[str, str]:
+    """Fill ``folder`` with the arrays, unless it holds them all and unchanged.
+
+    Returns:
+        The split whose array each split uses: its own, or that of an earlier one of the very same images.
+    """
+    first = dict[tuple[str, ...], str]()
+    same = {name: first.setdefault(tuple(rows.keys), name) for name, rows in contents.splits.items()}
+    complete, names = folder / _COMPLETE, [f"{name}.images.npy" for name in first.values()]
     if complete.exists():
         known: dict[str, str] = json.loads(complete.read_text("utf-8"))
         if all((folder / name).exists() and sha256_of(folder / name) == known.get(name) for name in names):
-            return
+            return same
         shutil.rmtree(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    fill(folder, contents.splits, contents.images, options)
+    fill(folder, {name: contents.splits[name] for name in first.values()}, contents.images, options)
     write_text(complete, json.dumps({name: sha256_of(folder / name) for name in names}))
     for marks in folder.glob("*.done.npy"):
         marks.unlink()
+    return same
 
 
-def _key(options: ArchiveOptions, hashes: Mapping[str, str], splits: Mapping[str, Rows]) -> str:
+def cache_key(options: ArchiveOptions, hashes: Mapping[str, str], splits: Mapping[str, Rows]) -> str:
     """Hash of all that decides the decoded images."""
     keys = {name: hashlib.sha256("\n".join(rows.keys).encode()).hexdigest() for name, rows in splits.items()}
-    content = [options.model_dump(mode="json", exclude={"pins"}), dict(hashes), keys]
+    content = [options.model_dump(mode="json", exclude={"pins", "splits"}), dict(hashes), keys]
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _link(source: Path, target: Path) -> None:
+def link(source: Path, target: Path) -> None:
     """A second name for ``source``, or a copy where the file system has no links."""
     try:
         os.link(source, target)
     except OSError:
         shutil.copyfile(source, target)
-
-
-def prompts(names: Sequence[str], **templates: str) -> dict[str, Prompts]:
-    """The same class names under the template of each protocol."""
-    return {protocol: Prompts(class_names=tuple(names), template=text) for protocol, text in templates.items()}

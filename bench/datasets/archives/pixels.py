@@ -6,10 +6,11 @@ RGB as in the papers' loaders (``Image.convert``); resize and crop are torchvisi
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from io import BytesIO
 from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +21,7 @@ from bench.datasets.archives.source import ArchiveOptions, Member, Picture, Rows
 from bench.errors import UserError
 from bench.progress import track
 
+Result = TypeVar("Result")
 _NAMED = 5
 
 
@@ -58,24 +60,21 @@ def fill(folder: Path, splits: Mapping[str, Rows], images: Iterable[Member], opt
     side = options.size
     # Marks second: they must never outlive the pixels that they vouch for.
     arrays = {
-        name: _array(folder / f"{name}.images.npy", len(rows.keys), 3, side, side) for name, rows in splits.items()
+        name: open_array(folder / f"{name}.images.npy", len(rows.keys), 3, side, side) for name, rows in splits.items()
     }
-    marks = {name: _array(folder / f"{name}.done.npy", len(rows.keys)) for name, rows in splits.items()}
+    marks = {name: open_array(folder / f"{name}.done.npy", len(rows.keys)) for name, rows in splits.items()}
     wanted = dict[str, list[tuple[str, int]]]()
     for name, rows in splits.items():
         for row, key in enumerate(rows.keys):
             if not marks[name][row]:
                 wanted.setdefault(key, []).append((name, row))
     decode, total = decoder(options), len(wanted)
-
-    def put(key: str, picture: Picture, places: list[tuple[str, int]]) -> None:
-        pixels = decode(key, picture)
+    needed = ((image, places) for image in images if (places := wanted.pop(image.name, None)))
+    jobs = ((image.name, image.read(), places) for image, places in track(needed, f"decoding {folder.name}", total))
+    for pixels, places in in_parallel(lambda key, picture, places: (decode(key, picture), places), jobs):
         for name, row in places:
             arrays[name][row] = pixels
             marks[name][row] = 1
-
-    needed = ((image.name, image.read(), places) for image in images if (places := wanted.pop(image.name, None)))
-    in_parallel(put, track(needed, f"decoding {folder.name}", total) if total else ())
     if wanted:
         first = ", ".join(list(wanted)[:_NAMED])
         raise UserError(
@@ -84,23 +83,26 @@ def fill(folder: Path, splits: Mapping[str, Rows], images: Iterable[Member], opt
         )
 
 
-def in_parallel(work: Callable[..., None], jobs: Iterable[tuple[object, ...]]) -> None:
-    """Call ``work`` for every job on all cores, with few jobs in memory; Pillow decodes outside Python's lock."""
+def in_parallel(work: Callable[..., Result], jobs: Iterable[tuple[Any, ...]]) -> Iterator[Result]:
+    """Results of ``work``, in the order of ``jobs``, on all cores and with few jobs in memory at a time.
+
+    Threads do: Pillow decodes and resizes outside Python's lock.
+    """
     workers = os.cpu_count() or 1
-    waiting = deque[Future[None]]()
+    waiting = deque[Future[Result]]()
     with ThreadPoolExecutor(workers) as pool:
         try:
             for job in jobs:
                 waiting.append(pool.submit(work, *job))
                 if len(waiting) > 4 * workers:
-                    waiting.popleft().result()
+                    yield waiting.popleft().result()
             while waiting:
-                waiting.popleft().result()
+                yield waiting.popleft().result()
         finally:
             pool.shutdown(cancel_futures=True)
 
 
-def _array(path: Path, *shape: int) -> npt.NDArray[np.uint8]:
+def open_array(path: Path, *shape: int) -> npt.NDArray[np.uint8]:
     """The array in ``path``, or a new one of zeros where there is none or its creation was cut short."""
     try:
         found = np.lib.format.open_memmap(path, "r+")

@@ -106,7 +106,7 @@ def _receive(file: File, folder: Path, pin: str, meter: Meter) -> Receipt | None
 
 
 def _fetch(url: str, path: Path, file: File, pin: str, before: Receipt | None, advance: Advance) -> Receipt:
-    """Download from one address, verify and move into place; a part that turns out wrong is fetched once more, whole."""
+    """Download from one address, verify and move into place; a resumed part that is wrong is fetched anew once."""
     part, origin = path.with_name(f".{file.name}.part"), path.with_name(f".{file.name}.part.url")
     same = origin.exists() and origin.read_text("utf-8") == url
     if not same and not (pin or file.sha256 or file.md5):
@@ -137,9 +137,10 @@ def _accept(found: Path, path: Path, file: File, pin: str, before: Receipt | Non
     md5, sha256 = _digests(found, with_md5=bool(file.md5) and not pin)
     known = pin or file.sha256 or (before.sha256 if before and not file.md5 else "")
     if (known and sha256 != known) or (md5 and md5 != file.md5):
+        wanted = f"sha256 {known}" if known else f"md5 {file.md5}"
         raise UserError(
-            f"{where} has the wrong checksum: sha256 {sha256}{f', md5 {md5}' if md5 else ''} instead of "
-            f"{f'sha256 {known}' if known else f'md5 {file.md5}'}{fix} (the dataset's option 'pins' accepts another copy)"
+            f"{where} has the wrong checksum: sha256 {sha256}{f', md5 {md5}' if md5 else ''} instead of {wanted}{fix} "
+            "(the dataset's option 'pins' accepts another copy)"
         )
     if found != path:
         found.replace(path)
@@ -167,7 +168,8 @@ def explain(file: File, folder: Path, faults: Sequence[str] = ()) -> str:
     steps.append(f"put {file.name}{f' ({facts})' if facts else ''} into {folder}/")
     steps.append(f"run `bench fetch {folder.name}` again: the file is verified before it is used")
     numbered = "".join(f"\n  {number}. {step}" for number, step in enumerate(steps, 1))
+    problem = "could not be downloaded" if faults else "no address serves it unattended"
     return (
-        f"{folder / file.name} is missing and could not be downloaded:{tried}{numbered}\n"
+        f"{folder / file.name} is missing, and {problem}:{tried}{numbered}\n"
         f"  or: name a server or folder that has {folder.name}/{file.name} with --mirror or {MIRROR}"
     )

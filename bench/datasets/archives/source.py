@@ -1,6 +1,7 @@
 """What a file of a real dataset declares: where its archives come from, and what is in them."""
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -25,6 +26,7 @@ class File(NamedTuple):
         sha256: Likewise. A file without any checksum is pinned to the one of its first use.
         manual: What a person must do, where no address serves it unattended.
         unpacked: Bytes that it may hold when unpacked; 0 for twenty times its size.
+        about: Bytes, roughly, where the exact size is not known; for the plan only.
     """
 
     name: str
@@ -34,6 +36,7 @@ class File(NamedTuple):
     sha256: str = ""
     manual: str = ""
     unpacked: int = 0
+    about: int = 0
 
 
 class ArchiveOptions(Options):
@@ -46,13 +49,15 @@ class ArchiveOptions(Options):
         resize: Filter of the resize.
         upright: Turn photos upright as their EXIF data say. The papers' loaders do not.
         pins: SHA-256 of copies to accept instead of the published files, by file name; for a mirror that packed anew.
+        splits: Only these splits; all if empty. ``tecoa16`` is the TeCoA list, and large for some datasets.
     """
 
     size: int = Field(default=224, gt=0)
     shorter_side: int | None = Field(default=None, gt=0)
     resize: Literal["bicubic", "bilinear"] = "bicubic"
     upright: bool = False
-    pins: dict[str, str] = {}
+    pins: dict[str, str] = Field(default={})
+    splits: tuple[str, ...] = ()
 
 
 class Member(NamedTuple):
@@ -80,7 +85,8 @@ class Rows(NamedTuple):
     answers: Sequence[str] = ()
 
 
-class Contents(NamedTuple):
+@dataclass(frozen=True)
+class Contents:
     """What the archives of a dataset hold.
 
     Attributes:
@@ -92,31 +98,32 @@ class Contents(NamedTuple):
 
     splits: dict[str, Rows]
     images: Iterable[Member]
-    prompts: dict[str, Prompts] = {}
+    prompts: dict[str, Prompts] = field(default_factory=dict)
     coop: bool = False
 
 
-class Source(NamedTuple):
+@dataclass(frozen=True)
+class Source:
     """A dataset as published.
 
     Attributes:
         folder: Folder of the archives, below ``data/archives`` and in a mirror.
         files: What to download.
-        read: From the archives to what they hold.
         origin: Where the dataset is from, for people.
         licence: Its terms.
         redistribution: Whether they allow to pass the images on.
+        read: From the archives to what they hold; None if the dataset's file does not use ``fetch_source``.
         counts: Images that each split must have.
         classes: Classes that it must have.
     """
 
     folder: str
     files: tuple[File, ...]
-    read: Callable[["Opened"], Contents]
     origin: str
     licence: str
     redistribution: bool
-    counts: dict[str, int] = {}
+    read: Callable[["Opened"], Contents] | None = None
+    counts: dict[str, int] = field(default_factory=dict)
     classes: int = 0
 
 
