@@ -7,6 +7,7 @@ nothing is chosen on test images. The TeCoA code drops one class by an accident 
 """
 
 import random
+from collections.abc import Iterable, Iterator
 from io import BytesIO
 from itertools import chain
 from pathlib import Path
@@ -16,9 +17,9 @@ from pydantic import Field
 from scipy.io import loadmat
 
 from bench.datasets.archives.fetch import fetch_source
-from bench.datasets.archives.lists import by_folder, imagenet_names, prompts
+from bench.datasets.archives.lists import imagenet_names, prompts
 from bench.datasets.archives.members import members, texts
-from bench.datasets.archives.source import ArchiveOptions, Contents, File, Opened, Rows, Source
+from bench.datasets.archives.source import ArchiveOptions, Contents, File, Member, Opened, Rows, Source
 from bench.datasets.store import Description
 
 _MANUAL = "log in at https://image-net.org/download-images, accept the terms and download {}"
@@ -80,18 +81,27 @@ def _read(opened: Opened, options: Options) -> Contents:
     label = {synset: row for row, synset in enumerate(names)}
     test = Rows(*_validation(opened, label))
     splits = {"test": test, "tecoa16": test}
-    images = members(opened, VAL.name)
+    images = _flat(opened, VAL.name)
     if TRAIN.name in opened.files:
-        every = by_folder(
-            opened, TRAIN.name, label_of=lambda name: label.get(name.rpartition("/")[2].partition("_")[0])
-        )
+        every = _sorted(_flat(opened, TRAIN.name), label)
         drawn = _draw(every, options.train_per_class, options.val_per_class)
         splits |= {name: rows for name, rows in zip(("train", "val"), drawn, strict=True) if rows.keys}
-        images = chain(images, members(opened, TRAIN.name))
+        images = chain(images, _flat(opened, TRAIN.name))
     sentences = prompts(
         names.values(), coop="a photo of a {}.", tecoa16="This is a photo of a {}.", r_adapt="a photo of a {}"
     )
     return Contents(splits, images, sentences, coop="train" in splits)
+
+
+def _flat(opened: Opened, archive: str) -> Iterator[Member]:
+    """All files of an archive (or of the folders it was unpacked to) under their own names, which are unique."""
+    return (Member(member.name.rpartition("/")[2], member.read) for member in members(opened, archive))
+
+
+def _sorted(images: Iterable[Member], label: dict[str, int]) -> Rows:
+    """All training images by name, which starts with the synset."""
+    names = sorted(image.name for image in images if image.name.partition("_")[0] in label)
+    return Rows(names, [label[name.partition("_")[0]] for name in names])
 
 
 def _validation(opened: Opened, label: dict[str, int]) -> tuple[list[str], list[int]]:

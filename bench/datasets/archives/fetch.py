@@ -105,7 +105,7 @@ def check_contents(source: Source, contents: Contents) -> None:
     if source.classes and len(names) != source.classes:
         faults.append(f"it has {len(names)} classes instead of {source.classes}")
     for name, rows in contents.splits.items():
-        absent = sorted(set(range(len(names))) - set(rows.labels)) if len(rows.labels) else []
+        absent = sorted(set(range(len(names))) - set(rows.labels)) if source.classes and len(rows.labels) else []
         if absent:
             faults.append(f"split '{name}' has no image of '{names[absent[0]]}' (of {len(absent)} classes in all)")
     if contents.coop:

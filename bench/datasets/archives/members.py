@@ -76,7 +76,7 @@ class _Budget:
 def _walk(path: Path, budget: _Budget) -> Iterator[Member]:
     if path.is_dir():
         for file in sorted(file for file in path.rglob("*") if file.is_file()):
-            yield Member(file.relative_to(path).as_posix(), file.read_bytes)
+            yield Member(f"{path.name}/{file.relative_to(path).as_posix()}", file.read_bytes)
         return
     with path.open("rb") as file:
         if file.peek(2)[:2] == b"PK":
@@ -110,6 +110,9 @@ def _tar(path: Path, file: IO[bytes], budget: _Budget) -> Iterator[Member]:
             name = _safe(path, info.name)
             budget.spend(name, info.size)
             yield from _deeper(path, name, lambda info=info: _content(archive, info), budget)
+    if stream is not file:
+        while stream.read(1 << 20):  # to the end, where gzip keeps its checksum
+            pass
 
 
 def _content(archive: tarfile.TarFile, info: tarfile.TarInfo) -> IO[bytes]:

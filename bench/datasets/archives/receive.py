@@ -166,7 +166,7 @@ def explain(file: File, folder: Path, faults: Sequence[str] = ()) -> str:
     tried = "".join(f"\n  tried {fault}" for fault in faults)
     steps = [file.manual or "get the file from its publisher or from a colleague"]
     steps.append(f"put {file.name}{f' ({facts})' if facts else ''} into {folder}/")
-    steps.append(f"run `bench fetch {folder.name}` again: the file is verified before it is used")
+    steps.append("run the same `bench fetch` again: the file is verified before it is used")
     numbered = "".join(f"\n  {number}. {step}" for number, step in enumerate(steps, 1))
     problem = "could not be downloaded" if faults else "no address serves it unattended"
     return (
