@@ -112,7 +112,7 @@ class Split(NamedTuple):
 
     def batch(self, rows: Sequence[int] | npt.NDArray[np.int64] | slice) -> Tensor:
         """Images as the models take them: float32 in [0,1], ``(n, 3, h, w)``."""
-        return torch.from_numpy(np.array(self.images[rows])).float() / 255
+        return torch.tensor(np.asarray(self.images[rows])).float().div_(255)
 
     def targets(self, rows: Sequence[int] | npt.NDArray[np.int64] | slice) -> Tensor:
         """Class indices of ``rows``, int64."""

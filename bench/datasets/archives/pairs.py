@@ -22,7 +22,7 @@ from bench.progress import track
 
 IMAGES, CAPTIONS, NAMES = "train.images.npy", "train.captions.txt", "train.names.txt"
 _STATE, _COMPLETE = "state.json", "complete.json"
-_NAMED, _EVERY = 5, 1_000
+_NAMED, _EVERY = 5, 5_000
 
 
 class Pair(NamedTuple):

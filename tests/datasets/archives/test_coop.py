@@ -1,6 +1,7 @@
 """CoOp's splits and samples: its own split files where they are at hand, and lists published by others."""
 
 import json
+import random
 from pathlib import Path
 
 import numpy as np
@@ -87,13 +88,14 @@ def test_few_shot_samples_are_those_published_elsewhere(name: str, shots: int, s
 
 
 def test_samples_follow_the_global_random_stream_train_before_val() -> None:
-    import random
-
     train, val = [0, 1, 0, 1, 0, 1, 0, 2], [1, 0, 1, 0, 1, 0, 1, 0, 1, 0]
     random.seed(5)
     expected = [random.sample(rows, 2) if len(rows) > 1 else rows for rows in ([0, 2, 4, 6], [1, 3, 5], [7])]
     val_expected = [random.sample(rows, 2) for rows in ([0, 2, 4, 6, 8], [1, 3, 5, 7, 9])]
-    assert coop.few_shot(train, val, 2, 5) == (sum(expected, []), sum(val_expected, []))
+    assert coop.few_shot(train, val, 2, 5) == (
+        [row for rows in expected for row in rows],
+        [row for rows in val_expected for row in rows],
+    )
     assert len(coop.few_shot(train, val, 16, 5)[1]) == 8, "at most four of each class to validate on"
 
 

@@ -12,7 +12,7 @@ from tests.datasets.archives.conftest import Server
 from tests.datasets.archives.layouts import coop_split, numbered, write_zip
 
 _KILLER = """
-import os, random, signal, sys, time
+import os, random, shutil, signal, sys, time
 from dataclasses import replace
 from pathlib import Path
 from bench.datasets import eurosat, store
@@ -37,11 +37,14 @@ def fetch(folder):
 start = time.monotonic()
 assert os.waitpid(fetch(plain), 0)[1] == 0
 whole, dice, killed = time.monotonic() - start, random.Random(1), 0
-for _ in range(20):
+while killed < 20:
     pid = fetch(data)
     time.sleep(dice.uniform(0, whole))
     os.kill(pid, signal.SIGKILL)
-    killed += os.waitpid(pid, 0)[1] == signal.SIGKILL
+    if os.waitpid(pid, 0)[1] != signal.SIGKILL:
+        shutil.rmtree(data)  # it was done before: start another one
+        continue
+    killed += 1
     try:
         manifest = store.read_manifest(data, "eurosat")
     except UserError:
@@ -52,7 +55,6 @@ for _ in range(20):
     except UserError as error:
         assert "is missing" in str(error), error
 assert os.waitpid(fetch(data), 0)[1] == 0
-print(killed)
 """
 
 
@@ -79,7 +81,6 @@ def test_twenty_random_kills_end_in_the_same_state(tmp_path: Path, server: Serve
         timeout=300,
     )
     assert run.returncode == 0, run.stderr[-3000:]
-    assert int(run.stdout) >= 10, "most were killed before they ended"
     assert contents(data / "eurosat") == contents(plain / "eurosat")
     assert read_manifest(data, "eurosat") == read_manifest(plain, "eurosat")
     for name in ("train", "val", "test", "tecoa16"):

@@ -116,6 +116,7 @@ import numpy as np
 # The images are not what is measured: the same pixel for each of half a million rows, and no threads to make it.
 pairs.decoder = lambda options: lambda name, content: PIXELS
 pairs.in_parallel = lambda work, jobs: (work(*job) for job in jobs)
+Path.read_bytes = lambda path: b""
 PIXELS = np.ones((3, 1, 1), np.uint8)
 options = cc3m.Options(size=1, table=str(folder / "pairs.csv"))
 state = pairs.write_pairs(folder / "out", cc3m.read_table(options), 500_000, options)
@@ -127,7 +128,6 @@ print(peak() - start)
 
 @pytest.mark.slow
 def test_half_a_million_pairs_need_little_memory(tmp_path: Path) -> None:
-    (tmp_path / "x.jpg").write_bytes(b"x")
     with (tmp_path / "pairs.csv").open("w") as file:
         file.write("image,caption\n")
         for row in range(500_000):

@@ -1,6 +1,5 @@
 """The real archives of a local mirror: Caltech101 over HTTP with a dropped connection, and CIFAR-10's format."""
 
-import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -31,7 +30,7 @@ def has(*names: str) -> pytest.MarkDecorator:
 def test_caltech101_from_a_server_that_drops_the_connection(tmp_path: Path, server: Server, monkeypatch) -> None:
     (server.root / "caltech101").mkdir()
     for path in (MIRROR / "caltech101/caltech-101.zip", MIRROR / "coop/split_zhou_Caltech101.json"):
-        os.symlink(path, server.root / "caltech101" / path.name)
+        (server.root / "caltech101" / path.name).symlink_to(path)
     server.drops["caltech101/caltech-101.zip"] = [0.3]
     monkeypatch.setenv("BENCH_MIRROR", server.url)
 
