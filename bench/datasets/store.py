@@ -10,7 +10,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Sequence
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -183,7 +183,7 @@ def open_split(data: Path, manifest: Manifest, name: str) -> Split:
         raise UserError(f"dataset '{manifest.dataset}' has no split '{name}'; it has {', '.join(manifest.splits)}")
     folder = data / manifest.dataset
     for file, digest in manifest.splits[name].files.items():
-        if not (folder / file).exists() or sha256_of(folder / file) != digest:
+        if not (folder / file).exists() or _digest(folder / file) != digest:
             raise UserError(
                 f"{folder / file} is missing or differs from its manifest; run `bench fetch {manifest.dataset}`"
             )
@@ -196,6 +196,18 @@ def open_split(data: Path, manifest: Manifest, name: str) -> Split:
         answers=_lines(folder / f"{name}.answers.txt"),
         names=_lines(folder / f"{name}.names.txt"),
     )
+
+
+def _digest(path: Path) -> str:
+    state = path.stat()
+    return _digest_as_of(path.resolve(), state.st_size, state.st_mtime_ns)
+
+
+@cache
+def _digest_as_of(path: Path, size: int, mtime_ns: int) -> str:
+    """Large arrays are hashed once in a process, not for every cell that opens them."""
+    del size, mtime_ns
+    return sha256_of(path)
 
 
 def _rows(path: Path) -> npt.NDArray[np.int64]:

@@ -65,10 +65,12 @@ def download(url: str, part: Path, size: int, advance: Advance) -> None:
 
 
 def _stream(url: str, part: Path, size: int, advance: Advance) -> None:
-    have = _length(part)
+    have, tag = _length(part), part.with_name(f"{part.name}.tag")
     headers = {"Accept-Encoding": "identity", "User-Agent": "vlm-robust-bench"} | _token(url)
     if have:
         headers["Range"] = f"bytes={have}-"
+        if known := tag.read_text("utf-8") if tag.exists() else "":
+            headers["If-Range"] = known  # a file that changed there is sent whole
     with requests.get(url, headers=headers, stream=True, timeout=TIMEOUT) as response:
         total = _check(response, url, have, size)
         resumed = response.status_code == requests.codes.partial_content
@@ -78,6 +80,8 @@ def _stream(url: str, part: Path, size: int, advance: Advance) -> None:
                 raise _Dropped("the part here is longer than the file there")
             return
         have = have if resumed else 0
+        strong = response.headers.get("ETag", "")
+        tag.write_text("" if strong.startswith("W/") else strong, "utf-8")
         if total - have > shutil.disk_usage(part.parent).free:
             raise OSError(errno.ENOSPC, f"{part.name} needs {total - have} bytes more")
         with part.open("ab" if resumed else "wb") as file:

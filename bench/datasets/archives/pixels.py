@@ -4,7 +4,11 @@ Rows that are written are marked, so that a killed run goes on where it was. Gra
 RGB as in the papers' loaders (``Image.convert``); resize and crop are torchvision's.
 """
 
+import errno
+import math
 import os
+import shutil
+import struct
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -39,7 +43,7 @@ def decoder(options: ArchiveOptions) -> Callable[[str, Picture], npt.NDArray[np.
             with Image.open(BytesIO(picture)) if isinstance(picture, bytes) else Image.fromarray(picture) as image:
                 turned = ImageOps.exif_transpose(image) if options.upright else image
                 return np.asarray(prepare(turned.convert("RGB"))).transpose(2, 0, 1)
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        except (OSError, ValueError, SyntaxError, EOFError, struct.error, Image.DecompressionBombError) as error:
             raise BadImage(f"'{name}' cannot be decoded: {error}") from error
 
     return decode
@@ -60,9 +64,9 @@ def fill(folder: Path, splits: Mapping[str, Rows], images: Iterable[Member], opt
     side = options.size
     # Marks second: they must never outlive the pixels that they vouch for.
     arrays = {
-        name: open_array(folder / f"{name}.images.npy", len(rows.keys), 3, side, side) for name, rows in splits.items()
+        name: _array(folder / f"{name}.images.npy", len(rows.keys), 3, side, side) for name, rows in splits.items()
     }
-    marks = {name: open_array(folder / f"{name}.done.npy", len(rows.keys)) for name, rows in splits.items()}
+    marks = {name: _array(folder / f"{name}.done.npy", len(rows.keys)) for name, rows in splits.items()}
     wanted = dict[str, list[tuple[str, int]]]()
     for name, rows in splits.items():
         for row, key in enumerate(rows.keys):
@@ -102,8 +106,12 @@ def in_parallel(work: Callable[..., Result], jobs: Iterable[tuple[Any, ...]]) ->
             pool.shutdown(cancel_futures=True)
 
 
-def open_array(path: Path, *shape: int) -> npt.NDArray[np.uint8]:
-    """The array in ``path``, or a new one of zeros where there is none or its creation was cut short."""
+def _array(path: Path, *shape: int) -> npt.NDArray[np.uint8]:
+    """The array in ``path``, or a new one of zeros where there is none or its creation was cut short.
+
+    Raises:
+        OSError: The disk is too small for it; a mapped file that finds no room would end the process.
+    """
     try:
         found = np.lib.format.open_memmap(path, "r+")
         if found.shape == shape:
@@ -111,4 +119,10 @@ def open_array(path: Path, *shape: int) -> npt.NDArray[np.uint8]:
     except (FileNotFoundError, ValueError, EOFError):
         pass
     path.unlink(missing_ok=True)
-    return np.lib.format.open_memmap(path, "w+", np.uint8, shape)
+    if (needed := math.prod(shape)) > shutil.disk_usage(path.parent).free:
+        raise OSError(errno.ENOSPC, f"{path.name} needs {needed:,} bytes")
+    array = np.lib.format.open_memmap(path, "w+", np.uint8, shape)
+    if hasattr(os, "posix_fallocate"):
+        with path.open("r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+    return array

@@ -121,7 +121,8 @@ def _fetch(url: str, path: Path, file: File, pin: str, before: Receipt | None, a
         if not resumed:
             raise
         return _fetch(url, path, file, pin, before, advance)
-    origin.unlink()
+    for note in path.parent.glob(f"{part.name}.*"):
+        note.unlink()
     return receipt
 
 

@@ -1,6 +1,7 @@
 """A loopback server that answers ranges, and misbehaves where a test asks it to."""
 
 import threading
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -49,6 +50,9 @@ def server(tmp_path: Path) -> Iterator[Server]:
             if not (state.root / path).is_file():
                 return self._end(404)
             content = (state.root / path).read_bytes()
+            tag = f'"{zlib.crc32(content)}"'
+            if self.headers.get("If-Range", tag) != tag:
+                span = ""
             start = int(span.removeprefix("bytes=").rstrip("-")) if span and not state.no_ranges else 0
             if start and start >= len(content):
                 return self._end(416, {"Content-Range": f"bytes */{len(content)}"})
@@ -56,6 +60,7 @@ def server(tmp_path: Path) -> Iterator[Server]:
             if start:
                 self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
             self.send_header("Content-Length", str(len(content) - start))
+            self.send_header("ETag", tag)
             self.send_header("Content-Type", state.types.get(path, "application/octet-stream"))
             self.end_headers()
             share = state.drops[path].pop(0) if state.drops.get(path) else 1.0

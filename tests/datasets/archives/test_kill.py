@@ -69,7 +69,7 @@ def test_twenty_random_kills_end_in_the_same_state(tmp_path: Path, server: Serve
     def name_of(land: str, number: int) -> str:
         return f"{land}/{land}_{number}.jpg"
 
-    images = numbered(lands, name_of, 30)
+    images = numbered(lands, name_of, 15)
     write_zip(server.root / "eurosat/EuroSAT.zip", {f"2750/{name}": content for name, content in images.items()})
     coop_split(server.root / "eurosat/split_zhou_EuroSAT.json", lands, name_of)
     data, plain = tmp_path / "data", tmp_path / "plain"

@@ -1,7 +1,9 @@
 """Decoding: torchvision's pixels, odd files, and rows that a killed run left."""
 
+import errno
 from io import BytesIO
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -105,3 +107,11 @@ def test_an_array_cut_short_at_its_creation_is_made_anew(tmp_path: Path, left: b
     (tmp_path / "test.images.npy").write_bytes(left)
     fill(tmp_path, {"test": Rows(["a"])}, [member("a", picture(1))], SMALL)
     assert np.load(tmp_path / "test.images.npy").any()
+
+
+def test_a_disk_too_small_for_the_array_is_told_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pixels.shutil, "disk_usage", lambda path: SimpleNamespace(free=100))
+    with pytest.raises(OSError, match="needs 768 bytes") as error:
+        fill(tmp_path, {"test": Rows(["a"])}, [member("a", picture(1))], SMALL)
+    assert error.value.errno == errno.ENOSPC
+    assert not list(tmp_path.iterdir())

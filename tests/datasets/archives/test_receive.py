@@ -107,6 +107,17 @@ def test_parts_of_two_addresses_are_not_joined_without_a_checksum(server: Server
     assert get(File("x", (f"{server.url}/b",)), folder).read_bytes() == b"b" * 1000
 
 
+def test_a_file_that_changed_meanwhile_is_fetched_whole(server: Server, folder: Path, monkeypatch) -> None:
+    (server.root / "x").write_bytes(b"a" * 1000)
+    server.drops["x"] = [0.5]
+
+    def change(seconds: float) -> None:
+        (server.root / "x").write_bytes(b"b" * 1000)
+
+    monkeypatch.setattr(download.time, "sleep", change)
+    assert get(File("x", (f"{server.url}/x",)), folder).read_bytes() == b"b" * 1000
+
+
 def test_a_busy_server_is_asked_again(served: File, folder: Path, server: Server) -> None:
     server.answers["images.tar"] = [503, 429, 500]
     assert get(served, folder).read_bytes() == CONTENT
