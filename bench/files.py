@@ -1,5 +1,6 @@
 """Files that are either complete or absent: write beside, then rename; locks, and hashes of what is there."""
 
+import errno
 import hashlib
 import os
 import shutil
@@ -9,6 +10,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from bench.errors import UserError
 from bench.progress import console
 
 
@@ -40,6 +42,17 @@ def locked(path: Path) -> Generator[None]:
         yield
     finally:
         lock.release()
+
+
+@contextmanager
+def writable(folder: Path) -> Generator[None]:
+    """Tell a folder that cannot be written to in one message."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST):
+            raise
+        raise UserError(f"{folder}: cannot be written to ({error}); mend that, or move the folder") from error
 
 
 def replace_folder(source: Path, target: Path) -> None:

@@ -75,7 +75,7 @@ def fetch(options: Options, folder: Path) -> Description:
         link(decoded / pair_stream.IMAGES, folder / pair_stream.IMAGES)
         for name in (pair_stream.CAPTIONS, pair_stream.NAMES):
             shutil.copyfile(decoded / name, folder / name)
-    _report(state)
+    _report(state, decoded)
     return describe(published, {}, hashes, {}).model_copy(update={"left_out": state.left_out})
 
 
@@ -95,7 +95,7 @@ def read_table(options: Options) -> Iterator[Pair]:
                 "set image_column and caption_column"
             )
         for line in lines:
-            name = line[options.image_column]
+            name = line[options.image_column] or ""
             yield Pair(name, line[options.caption_column] or "", (path.parent / name).read_bytes)
 
 
@@ -116,7 +116,10 @@ def _hash(table: Path) -> str:
     return sha256_of(table)
 
 
-def _report(state: State) -> None:
+def _report(state: State, decoded: Path) -> None:
     if state.left_out:
         lost = f"cc3m: {state.left_out} of {state.seen} pairs left out, their images are missing or damaged"
-        console.print(f"{lost}, first: {', '.join(state.first)}", highlight=False, markup=False, soft_wrap=True)
+        again = f"to try them again, delete {decoded}"
+        console.print(
+            f"{lost}, first: {', '.join(state.first)}; {again}", highlight=False, markup=False, soft_wrap=True
+        )

@@ -23,7 +23,7 @@ from torch import Tensor
 from bench.config import Options
 from bench.datasets.archives.lines import Lines
 from bench.errors import UserError
-from bench.files import locked, replace_folder, sha256_of, write_text
+from bench.files import locked, replace_folder, sha256_of, writable, write_text
 
 MANIFEST_VERSION = 1
 
@@ -147,7 +147,7 @@ def build(dataset: str, options: Options, fetch: Any, data: Path) -> Manifest:
         data: Folder for the images and manifests.
     """
     scratch, path = data / f".{dataset}.partial", _manifest_path(data, dataset)
-    with locked(path.with_name(f".{dataset}.lock")):
+    with writable(data), locked(path.with_name(f".{dataset}.lock")):
         shutil.rmtree(scratch, ignore_errors=True)
         scratch.mkdir(parents=True)
         description: Description = fetch(options, scratch)

@@ -13,8 +13,6 @@ from urllib.parse import urlsplit
 
 import requests
 
-from bench.errors import UserError
-
 Advance = Callable[[int, int], None]
 TIMEOUT = (15, 60)
 ATTEMPTS = 6
@@ -132,8 +130,6 @@ def _token(url: str) -> dict[str, str]:
 def _copy(source: Path, part: Path, advance: Advance) -> None:
     if not source.is_file():
         raise SourceError(f"{source}: no such file")
-    if source.resolve() == part.resolve():
-        raise UserError(f"{source}: a mirror cannot be the folder of the archives itself")
     total, have = source.stat().st_size, 0
     with source.open("rb") as reader, part.open("wb") as writer:
         while block := reader.read(_BLOCK):

@@ -4,6 +4,7 @@ Rows are packed: a pair whose image is missing or damaged is dropped, counted an
 arrays are good, so that a killed run goes on from there.
 """
 
+import shutil
 from collections.abc import Callable, Iterable
 from io import BytesIO
 from itertools import islice
@@ -17,7 +18,7 @@ from bench.config import Options
 from bench.datasets.archives.pixels import BadImage, decoder, in_parallel
 from bench.datasets.archives.source import ArchiveOptions
 from bench.errors import UserError
-from bench.files import write_text
+from bench.files import sha256_of, write_text
 from bench.progress import track
 
 IMAGES, CAPTIONS, NAMES = "train.images.npy", "train.captions.txt", "train.names.txt"
@@ -34,7 +35,10 @@ class Pair(NamedTuple):
 
 
 class State(Options):
-    """How far the stream was read, what is good (rows, and bytes of the text files), and what was left out."""
+    """How far the stream was read, what is good (rows, and bytes of the text files), and what was left out.
+
+    ``sha256`` is that of the finished array.
+    """
 
     seen: int = 0
     rows: int = 0
@@ -42,6 +46,7 @@ class State(Options):
     names: int = 0
     left_out: int = 0
     first: tuple[str, ...] = ()
+    sha256: str = ""
 
 
 def write_pairs(folder: Path, pairs: Iterable[Pair], most: int, options: ArchiveOptions) -> State:
@@ -57,13 +62,18 @@ def write_pairs(folder: Path, pairs: Iterable[Pair], most: int, options: Archive
         UserError: No pair has an image.
     """
     complete = folder / _COMPLETE
-    if not complete.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        state = _write(folder, pairs, most, options)
-        if not state.rows:
-            raise UserError(f"none of {state.seen} images could be read, first: {', '.join(state.first)}")
-        write_text(complete, state.model_dump_json())
-    return State.model_validate_json(complete.read_text("utf-8"))
+    if complete.exists():
+        state = State.model_validate_json(complete.read_text("utf-8"))
+        if sha256_of(folder / IMAGES) == state.sha256:
+            return state
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    state = _write(folder, pairs, most, options)
+    if not state.rows:
+        raise UserError(f"none of {state.seen} images could be read, first: {', '.join(state.first)}")
+    state = state.model_copy(update={"sha256": sha256_of(folder / IMAGES)})
+    write_text(complete, state.model_dump_json())
+    return state
 
 
 def _write(folder: Path, pairs: Iterable[Pair], most: int, options: ArchiveOptions) -> State:
@@ -78,6 +88,11 @@ def _write(folder: Path, pairs: Iterable[Pair], most: int, options: ArchiveOptio
         except (OSError, BadImage):
             return pair, None
 
+    def reached(captions: int = 0, names: int = 0) -> State:
+        return State(
+            seen=seen, rows=rows, captions=captions, names=names, left_out=left_out, first=tuple(first[:_NAMED])
+        )
+
     jobs = ((pair,) for pair in islice(pairs, seen, None))
     with (
         _from(folder / IMAGES, len(header) + rows * 3 * options.size**2) as images,
@@ -88,23 +103,21 @@ def _write(folder: Path, pairs: Iterable[Pair], most: int, options: ArchiveOptio
             seen += 1
             if pixels is None:
                 left_out += 1
-                first = [*first, pair.name][:_NAMED]
+                first.append(pair.name)
             else:
                 images.write(pixels.tobytes())
-                captions.write(f"{' '.join(pair.caption.split())}\n".encode())
-                names.write(f"{pair.name}\n".encode())
+                for file, text in ((captions, pair.caption), (names, pair.name)):
+                    file.write(f"{' '.join(text.split())}\n".encode())
                 rows += 1
             if seen % _EVERY == 0:
                 for file in (images, captions, names):
                     file.flush()
-                ends = {"captions": captions.tell(), "names": names.tell()}
-                state = State(seen=seen, rows=rows, left_out=left_out, first=tuple(first), **ends)
-                write_text(stored, state.model_dump_json())
+                write_text(stored, reached(captions.tell(), names.tell()).model_dump_json())
             if rows == most:
                 break
         images.seek(0)
         images.write(_header(rows, options.size))
-    return State(seen=seen, rows=rows, left_out=left_out, first=tuple(first))
+    return reached()
 
 
 def _header(rows: int, size: int) -> bytes:

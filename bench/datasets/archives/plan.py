@@ -64,7 +64,7 @@ def lines_of(source: Source, folder: Path) -> Iterator[Line]:
         if path.is_dir():
             state = "here, unpacked"
         elif path.exists():
-            state = "here, verified" if receipt else "here, unchecked"
+            state = "here, verified" if receipt and receipt.fits(path) else "here, unchecked"
         else:
             state = "download" if addresses else "by hand"
         yield Line(file.name, _readable(size), state, " or ".join(addresses) or f"-> {folder}/")

@@ -4,7 +4,6 @@ A file with a published checksum must have it. Any other is pinned to the checks
 ``.<file>.json`` keeps even when the file itself is deleted.
 """
 
-import errno
 import hashlib
 import os
 from collections.abc import Sequence
@@ -16,7 +15,7 @@ from bench.datasets.archives.download import Advance, SourceError, download
 from bench.datasets.archives.meter import Meter
 from bench.datasets.archives.source import File, place_of
 from bench.errors import UserError
-from bench.files import locked, write_text
+from bench.files import locked, writable, write_text
 
 MIRROR = "BENCH_MIRROR"
 _PARALLEL = 4
@@ -29,6 +28,11 @@ class Receipt(Options):
     sha256: str
     mtime_ns: int
     url: str
+
+    def fits(self, path: Path) -> bool:
+        """Whether the file has not been touched since."""
+        state = path.stat()
+        return (self.size, self.mtime_ns) == (state.st_size, state.st_mtime_ns)
 
 
 def receive(files: Sequence[File], folder: Path, pins: dict[str, str]) -> dict[str, Receipt]:
@@ -45,11 +49,11 @@ def receive(files: Sequence[File], folder: Path, pins: dict[str, str]) -> dict[s
     Raises:
         UserError: Files could not be had, or are not what they should be; names all of them and what to do.
     """
-    try:
+    faults, receipts = list[str](), dict[str, Receipt]()
+    with writable(folder):
         folder.mkdir(parents=True, exist_ok=True)
         with Meter(folder.name) as meter, ThreadPoolExecutor(_PARALLEL) as pool:
             jobs = [(file, pool.submit(_receive, file, folder, pins.get(file.name, ""), meter)) for file in files]
-            faults, receipts = list[str](), dict[str, Receipt]()
             for file, job in jobs:
                 try:
                     receipt = job.result()
@@ -60,10 +64,6 @@ def receive(files: Sequence[File], folder: Path, pins: dict[str, str]) -> dict[s
                     raise
                 else:
                     receipts |= {file.name: receipt} if receipt else {}
-    except OSError as error:
-        if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST):
-            raise UserError(f"{folder}: cannot be written to ({error.strerror}); mend that or move data/") from error
-        raise
     if faults:
         raise UserError("\n".join(faults))
     return receipts
@@ -90,9 +90,7 @@ def _receive(file: File, folder: Path, pin: str, meter: Meter) -> Receipt | None
     with locked(folder / f".{file.name}.lock"):
         before = read_receipt(folder, file.name)
         if path.exists():
-            state = path.stat()
-            unchanged = before and (before.size, before.mtime_ns) == (state.st_size, state.st_mtime_ns)
-            if before and unchanged and pin in ("", before.sha256):
+            if before and before.fits(path) and pin in ("", before.sha256):
                 return before
             return _accept(path, path, file, pin, before, str(path))
         faults = list[str]()
@@ -117,7 +115,7 @@ def _fetch(url: str, path: Path, file: File, pin: str, before: Receipt | None, a
         download(url, part, 0 if pin else file.size, advance)
         receipt = _accept(part, path, file, pin, before, url)
     except UserError:
-        part.unlink()
+        part.unlink(missing_ok=True)
         if not resumed:
             raise
         return _fetch(url, path, file, pin, before, advance)

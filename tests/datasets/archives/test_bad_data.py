@@ -11,7 +11,7 @@ from bench.datasets.archives.fetch import fetch_source
 from bench.errors import UserError
 from bench.files import sha256_of
 from tests.datasets.archives import layouts
-from tests.datasets.archives.layouts import coop_split, numbered, picture, write_tar, write_zip
+from tests.datasets.archives.packing import coop_split, numbered, picture, write_tar, write_zip
 
 LANDS = {"AnnualCrop": "Annual Crop Land", "Forest": "Forest"}
 

@@ -9,7 +9,7 @@ import pytest
 
 from bench.datasets.store import open_split, read_manifest
 from tests.datasets.archives.conftest import Server
-from tests.datasets.archives.layouts import coop_split, numbered, write_zip
+from tests.datasets.archives.packing import coop_split, numbered, write_zip
 
 _KILLER = """
 import os, random, shutil, signal, sys, time

@@ -11,7 +11,7 @@ import pytest
 from bench.datasets.archives.members import members, texts
 from bench.datasets.archives.source import File, Opened
 from bench.errors import UserError
-from tests.datasets.archives.layouts import tar_bytes, write_zip
+from tests.datasets.archives.packing import tar_bytes, write_zip
 
 FILES = {"top/a.txt": b"a" * 300, "top/deep/b.txt": b"b"}
 

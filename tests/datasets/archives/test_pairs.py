@@ -13,7 +13,7 @@ from bench.datasets.archives.lines import Lines, write_lines
 from bench.datasets.archives.pairs import Pair, write_pairs
 from bench.datasets.store import build, open_split
 from bench.errors import UserError
-from tests.datasets.archives.layouts import picture
+from tests.datasets.archives.packing import picture
 
 OPTIONS = cc3m.Options(size=8)
 
@@ -89,6 +89,22 @@ def test_a_stream_that_broke_off_ends_in_the_same_files(tmp_path: Path, at: int,
     )
     for name in ("train.images.npy", "train.captions.txt", "train.names.txt"):
         assert (tmp_path / "broken" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+def test_a_damaged_array_is_made_anew(tmp_path: Path) -> None:
+    first = write_pairs(tmp_path / "out", stream(5), 9, OPTIONS)
+    path = tmp_path / "out/train.images.npy"
+    content = path.read_bytes()
+    path.write_bytes(content[:-1])
+    assert write_pairs(tmp_path / "out", stream(5), 9, OPTIONS) == first
+    assert path.read_bytes() == content
+
+
+def test_names_and_captions_stay_on_their_lines(tmp_path: Path) -> None:
+    pairs = [pair._replace(name=f"a\n{pair.name}", caption="x\r\ny\x85z") for pair in stream(3)]
+    write_pairs(tmp_path, pairs, 9, OPTIONS)
+    assert list(Lines(tmp_path / "train.names.txt")) == [f"a {row}.jpg" for row in range(3)]
+    assert list(Lines(tmp_path / "train.captions.txt")) == ["x y z"] * 3
 
 
 def test_lines_are_a_sequence(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from bench.datasets.archives import pixels
 from bench.datasets.archives.pixels import decoder, fill
 from bench.datasets.archives.source import ArchiveOptions, Member, Rows
 from bench.errors import UserError
-from tests.datasets.archives.layouts import picture
+from tests.datasets.archives.packing import picture
 
 SMALL = ArchiveOptions(size=16)
 
