@@ -89,9 +89,7 @@ def _write(folder: Path, pairs: Iterable[Pair], most: int, options: ArchiveOptio
             return pair, None
 
     def reached(captions: int = 0, names: int = 0) -> State:
-        return State(
-            seen=seen, rows=rows, captions=captions, names=names, left_out=left_out, first=tuple(first[:_NAMED])
-        )
+        return State(seen=seen, rows=rows, captions=captions, names=names, left_out=left_out, first=tuple(first))
 
     jobs = ((pair,) for pair in islice(pairs, seen, None))
     with (
@@ -103,7 +101,7 @@ def _write(folder: Path, pairs: Iterable[Pair], most: int, options: ArchiveOptio
             seen += 1
             if pixels is None:
                 left_out += 1
-                first.append(pair.name)
+                first += [pair.name] if len(first) < _NAMED else []
             else:
                 images.write(pixels.tobytes())
                 for file, text in ((captions, pair.caption), (names, pair.name)):
