@@ -5,6 +5,7 @@ A file with a published checksum must have it. Any other is pinned to the checks
 """
 
 import hashlib
+import json
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +17,7 @@ from bench.datasets.archives.meter import Meter
 from bench.datasets.archives.source import File, place_of
 from bench.errors import UserError
 from bench.files import locked, writable, write_text
+from bench.progress import console
 
 MIRROR = "BENCH_MIRROR"
 _PARALLEL = 4
@@ -44,7 +46,7 @@ def receive(files: Sequence[File], folder: Path, pins: dict[str, str]) -> dict[s
         pins: SHA-256 to accept instead of the published checksum, by file name.
 
     Returns:
-        Receipts by file name; none for a file in whose place there is an unpacked folder.
+        Receipts by file name; where an unpacked folder is in a file's place, of the names and sizes in it.
 
     Raises:
         UserError: Files could not be had, or are not what they should be; names all of them and what to do.
@@ -56,14 +58,12 @@ def receive(files: Sequence[File], folder: Path, pins: dict[str, str]) -> dict[s
             jobs = [(file, pool.submit(_receive, file, folder, pins.get(file.name, ""), meter)) for file in files]
             for file, job in jobs:
                 try:
-                    receipt = job.result()
+                    receipts[file.name] = job.result()
                 except UserError as error:
                     faults.append(str(error))
                 except BaseException:
                     meter.stop()
                     raise
-                else:
-                    receipts |= {file.name: receipt} if receipt else {}
     if faults:
         raise UserError("\n".join(faults))
     return receipts
@@ -83,10 +83,10 @@ def read_receipt(folder: Path, name: str) -> Receipt | None:
         return None
 
 
-def _receive(file: File, folder: Path, pin: str, meter: Meter) -> Receipt | None:
+def _receive(file: File, folder: Path, pin: str, meter: Meter) -> Receipt:
     path = place_of(folder, file.name)
     if path.is_dir():
-        return None
+        return _unpacked(path)
     with locked(folder / f".{file.name}.lock"):
         before = read_receipt(folder, file.name)
         if path.exists():
@@ -146,6 +146,16 @@ def _accept(found: Path, path: Path, file: File, pin: str, before: Receipt | Non
     receipt = Receipt(size=size, sha256=sha256, mtime_ns=path.stat().st_mtime_ns, url=where)
     write_text(path.with_name(f".{file.name}.json"), receipt.model_dump_json() + "\n")
     return receipt
+
+
+def _unpacked(path: Path) -> Receipt:
+    """What can be said of a folder that somebody unpacked: which files are in it, and how large they are."""
+    console.print(f"{path}: used as it was unpacked; its files are counted, not verified", highlight=False)
+    sizes = sorted(
+        (file.relative_to(path).as_posix(), file.stat().st_size) for file in path.rglob("*") if file.is_file()
+    )
+    listing = hashlib.sha256(json.dumps(sizes).encode()).hexdigest()
+    return Receipt(size=sum(size for _, size in sizes), sha256=listing, mtime_ns=0, url=str(path))
 
 
 def _digests(path: Path, with_md5: bool) -> tuple[str, str]:
