@@ -44,18 +44,29 @@ def main() -> None:
 
 
 @app.command()
-def fetch(dataset: str, suite: SuiteOption = DEFAULT_SUITE) -> None:
+def fetch(
+    dataset: Annotated[str, typer.Argument(help="A dataset, or `all`.")],
+    suite: SuiteOption = DEFAULT_SUITE,
+    mirror: Annotated[
+        str, typer.Option(envvar="BENCH_MIRROR", help="Server or folder with <dataset>/<file>, asked first.")
+    ] = "",
+    options: Annotated[str, typer.Option(help="Options as YAML, over those of the suite: '{size: 336}'.")] = "",
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only show what would be downloaded, and from where.")
+    ] = False,
+) -> None:
     """Get a dataset: its images and its manifest."""
-    from bench.datasets.store import build
-    from bench.items import item_options, load_item
+    from bench.datasets.archives.orders import fetch_orders, orders_of
+    from bench.datasets.archives.plan import show_plan
 
     paths, loaded = _open(suite)
-    _known("dataset", dataset, loaded.datasets)
-    module = load_item("datasets", dataset, f"{suite}: datasets")
-    options = item_options(module, loaded.datasets[dataset], f"{suite}: datasets.{dataset}")
-    manifest = build(dataset, options, module.fetch, paths.data)
-    sizes = ", ".join(f"{name} {split.count}" for name, split in manifest.splits.items())
-    _console.print(f"{dataset}: {sizes}")
+    orders = orders_of(dataset, loaded, options, str(suite))
+    if dry_run:
+        show_plan(orders, paths.data, mirror)
+        return
+    for name, manifest in fetch_orders(orders, paths.data, mirror):
+        sizes = ", ".join(f"{split} {entry.count}" for split, entry in manifest.splits.items())
+        _console.print(f"{name}: {sizes}")
 
 
 @app.command()

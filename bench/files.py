@@ -1,9 +1,17 @@
-"""Files that are either complete or absent: write beside, then rename; and hashes of what is there."""
+"""Files that are either complete or absent: write beside, then rename; locks, and hashes of what is there."""
 
+import errno
 import hashlib
 import os
 import shutil
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from bench.errors import UserError
+from bench.progress import console
 
 
 def write_text(path: Path, text: str) -> None:
@@ -23,6 +31,33 @@ def write_bytes(path: Path, content: bytes) -> None:
         scratch.replace(path)
     finally:
         scratch.unlink(missing_ok=True)
+
+
+@contextmanager
+def locked(path: Path) -> Generator[None]:
+    """Hold the lock file ``path``, or wait for the process that does, and say so; a killed process frees its locks."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=0.2)
+    except Timeout:
+        console.print(f"waiting: another process holds {path}", highlight=False, soft_wrap=True)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextmanager
+def writable(folder: Path) -> Generator[None]:
+    """Tell a folder that cannot be written to in one message."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST):
+            raise
+        raise UserError(f"{folder}: cannot be written to ({error}); mend that, or move the folder") from error
 
 
 def replace_folder(source: Path, target: Path) -> None:

@@ -1,11 +1,14 @@
 import errno
 import hashlib
 import os
+import threading
+import time
 from pathlib import Path
 
 import pytest
 
-from bench.files import replace_folder, sha256_of, write_text
+from bench.errors import UserError
+from bench.files import locked, replace_folder, sha256_of, writable, write_text
 
 
 def names(folder: Path) -> list[str]:
@@ -79,3 +82,31 @@ def test_the_hash_is_sha256_of_the_contents_in_order(tmp_path: Path) -> None:
     assert sha256_of(one) == hashlib.sha256(one.read_bytes()).hexdigest()
     assert sha256_of(one, two) == hashlib.sha256(one.read_bytes() + b"b").hexdigest()
     assert sha256_of(one, two) != sha256_of(two, one)
+
+
+def test_a_lock_is_held_by_one_and_the_next_says_what_it_waits_for(tmp_path: Path, capsys) -> None:
+    order = list[str]()
+
+    def second() -> None:
+        with locked(tmp_path / "locks" / ".x.lock"):
+            order.append("second")
+
+    with locked(tmp_path / "locks" / ".x.lock"):
+        thread = threading.Thread(target=second)
+        thread.start()
+        time.sleep(0.5)
+        order.append("first")
+    thread.join()
+    assert order == ["first", "second"]
+    assert "waiting: another process holds" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("number", [errno.EROFS, errno.EACCES])
+def test_a_folder_that_cannot_be_written_is_told_in_one_message(tmp_path: Path, number: int) -> None:
+    with pytest.raises(UserError, match="data: cannot be written to"), writable(tmp_path / "data"):
+        raise OSError(number, os.strerror(number), "data/x")
+
+
+def test_other_faults_of_the_disk_are_not_hidden(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="full"), writable(tmp_path):
+        raise OSError(errno.ENOSPC, "full")

@@ -15,6 +15,7 @@ from open_clip.transformer import VisionTransformer
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from bench.clip.robust import ROBUST, robust_names, robust_weights
 from bench.clip.tokenizer import WordTokenizer, mini_vocabulary
 from bench.config import Options
 from bench.errors import UserError, unknown
@@ -27,8 +28,9 @@ class Base(Options):
 
     Attributes:
         architecture: ``mini`` or an open_clip model name such as ``ViT-B-32-quickgelu``.
-        weights: ``shipped`` (mini only), ``random``, an open_clip tag such as ``openai``, or the path of a safetensors
-            file. A path alone never names a model: the architecture stands beside it, always.
+        weights: ``shipped`` (mini only), ``random``, an open_clip tag such as ``openai``, robust weights (``fare2``,
+            ``fare4``, ``tecoa2``, ``tecoa4``), or the path of a safetensors file. A path alone never names a model: the
+            architecture stands beside it, always.
     """
 
     architecture: str
@@ -80,6 +82,9 @@ def load(base: Base) -> Clip:
         return load_weights(build(MINI), Path(str(resources.files("bench.clip") / "mini" / "weights.safetensors")))
     if base.weights.endswith(".safetensors"):
         return load_weights(build(base.architecture), Path(base.weights))
+    if base.weights in ROBUST:
+        weights = robust_weights(base.weights, base.architecture)
+        return load_weights(build(base.architecture), weights)
     return _published(base)
 
 
@@ -178,7 +183,7 @@ def _published(base: Base) -> Clip:
         raise unknown(
             "weights",
             base.weights,
-            ["random", *(["shipped"] if base.architecture == MINI else []), *tags],
+            ["random", *(["shipped"] if base.architecture == MINI else []), *robust_names(base.architecture), *tags],
             f"base.weights of '{base.architecture}'",
         )
     needs_quick = bool(config.get("quick_gelu", False))

@@ -5,6 +5,7 @@ from pathlib import Path
 import open_clip
 
 from bench.clip.model import MINI, Base
+from bench.clip.robust import robust_names
 from bench.config import parse
 from bench.errors import UserError, unknown
 
@@ -28,6 +29,7 @@ def check_base(content: dict[str, str], where: str) -> None:
             raise UserError(f"{where}.weights: {base.weights} is missing")
         return
     published = [] if base.architecture == MINI else open_clip.list_pretrained_tags_by_model(base.architecture)
+    published += robust_names(base.architecture)
     weights = ["random", *(["shipped"] if base.architecture == MINI else []), *published]
     if base.weights not in weights:
         raise unknown(f"weights of '{base.architecture}'", base.weights, weights, f"{where}.weights")

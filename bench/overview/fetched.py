@@ -33,15 +33,22 @@ class Fetched:
     def has_captions(self, dataset: str, key: str) -> Iterator[str]:
         """The dataset has captions to train on."""
         train = self._train(dataset)
-        if dataset in self._manifests and not (train and "train.captions.json" in train.files):
+        if dataset in self._manifests and not (
+            train and any(name.startswith("train.captions.") for name in train.files)
+        ):
             yield f"{key}: dataset '{dataset}' has no captions in a split 'train'"
 
     def has_shots(self, dataset: str, shots: int, key: str) -> Iterator[str]:
         """Every class of the dataset has so many images to train on."""
         train = self._train(dataset)
-        fewest = min(train.per_class, default=0) if train else 0
+        fewest = shots if self._is_coop(dataset) else min(train.per_class, default=0) if train else 0
         if dataset in self._manifests and fewest < shots:
             yield f"{key}: {shots} shots per class are asked, but a class of '{dataset}' has {fewest} training images"
+
+    def _is_coop(self, dataset: str) -> bool:
+        """CoOp takes what there is of a class that has fewer images."""
+        manifest = self._manifests.get(dataset)
+        return bool(manifest and manifest.description.few_shot)
 
     def _train(self, dataset: str) -> SplitEntry | None:
         manifest = self._manifests.get(dataset)
