@@ -142,7 +142,15 @@ def record(
         seed=seed,
         limit=limit,
     )
-    identity = {"cell": cell, **hashes, **(hashed or {}), "attack_options": {}, "images": None, "protocol": protocol}
+    options = {"eps": 8} if metric == "RA" else {}
+    identity = {
+        "cell": cell,
+        **hashes,
+        **(hashed or {}),
+        "attack_options": options,
+        "images": None,
+        "protocol": protocol,
+    }
     numbers: dict[str, Any] = {
         "n": counted.total,
         "hits": counted.hits,
