@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from itertools import groupby
 from typing import NamedTuple
 
-from bench.config import Metric, Suite
+from bench.config import AttackSpec, Metric, Suite
 from bench.errors import UserError
 from bench.evaluation.cells import cells_of
 from bench.evaluation.record import Cell, Identity, Record
@@ -83,7 +83,7 @@ def write_cells(suite: Suite, paths: Paths, *, committed: bool = False) -> None:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(Row._fields)
-    writer.writerows(_row(result, surviving) for result in results)
+    writer.writerows(_row(result, surviving, submitted.suite) for result in results)
     if not committed:
         commit_records(own, paths)
     write_text(paths.boards / "cells.csv", text.getvalue())
@@ -130,7 +130,7 @@ def _with_worst(results: Iterable[Result]) -> list[Result]:
     return extended
 
 
-def _row(result: Result, surviving: set[Scene]) -> Row:
+def _row(result: Result, surviving: set[Scene], suite: Suite) -> Row:
     """The line of a result; it has numbers only where the result is done."""
     track, cell, metric, record, submission, _ = result
     done = record if result.done else None
@@ -145,7 +145,7 @@ def _row(result: Result, surviving: set[Scene]) -> Row:
         split=cell.split,
         attack=cell.attack,
         threat_model=cell.threat_model,
-        eps=_eps(identity),
+        eps=_eps(identity, suite.attacks.get(cell.attack)),
         seed=str(cell.seed),
         metric=metric,
         state=record.state if record else "missing",
@@ -168,10 +168,10 @@ def _row(result: Result, surviving: set[Scene]) -> Row:
     )
 
 
-def _eps(identity: Identity | None) -> str:
-    """The attack's bound in /255; empty where it has none."""
-    eps = identity and identity.attack_options.get("eps")
-    return "" if eps is None else f"{eps:g}"
+def _eps(identity: Identity | None, spec: AttackSpec | None) -> str:
+    """The attack's bound in /255, from the suite where there is no record; empty where it has none."""
+    options = identity.attack_options if identity else spec.options if spec else {}
+    return "" if options.get("eps") is None else f"{options['eps']:g}"
 
 
 def _percent(value: float | None) -> str:

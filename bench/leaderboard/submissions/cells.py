@@ -89,7 +89,8 @@ def control_is_there(submission: Submission, board: Board) -> Iterator[str]:
     """No number without the undefended model beside it."""
     for record in submission.records:
         control = board.control(submission, record)
-        if (control is None or control.state != "done") and board.plan(submission) is not None:
+        known = (submission.description.against or record.identity.cell.attack) in board.suite.attacks
+        if known and board.plan(submission) is not None and (control is None or control.state != "done"):
             yield f"{record_name(record)}: the boards lack the undefended control there; submit its result first"
 
 
