@@ -53,7 +53,7 @@ class Position(NamedTuple):
         return [
             f"{_file(cell)}#{cell.checkpoint}.{cell.dataset}.{cell.split}.seed{cell.seed}"
             for cell in self.cells
-            if cell.attack != WORST
+            if cell.attack != WORST and cell.state != "missing"
         ]
 
 

@@ -58,7 +58,8 @@ def pack(folder: Path, request: Request, suite: Suite, paths: Paths) -> Descript
         raise unknown("track", request.track, suite.tracks, "--track")
     if request.defense not in suite.tracks[request.track].defenses:
         raise unknown("defense", request.defense, suite.tracks[request.track].defenses, "--defense")
-    made = _replayed(request, board_for(suite, paths, folder.name)) if request.images else _found(request, suite, paths)
+    board = board_for(suite, paths, folder.name)
+    made = _replayed(request, board) if request.images else _found(request, board)
     folder.mkdir(parents=True)
     write_text(folder / RECORDS, lines_of([record for record, _ in made]))
     places = {record_name(record): _copied(source, folder, record) for record, source in made if source}
@@ -79,18 +80,19 @@ def pack(folder: Path, request: Request, suite: Suite, paths: Paths) -> Descript
     return description
 
 
-def _found(request: Request, suite: Suite, paths: Paths) -> list[_Made]:
-    """Records that evaluations left; they have no images."""
-    attacks = [request.attack] if request.attack else suite.tracks[request.track].attacks
-    found: list[_Made] = [
-        (record, None)
-        for (track, cell), record in evaluated_records(suite, paths).items()
-        if (track, cell.defense) == (request.track, request.defense) and cell.attack in attacks
-    ]
+def _found(request: Request, board: Board) -> list[_Made]:
+    """Records that evaluations left and the boards do not have yet; they have no images."""
+    attacks = [request.attack] if request.attack else board.suite.tracks[request.track].attacks
+    found = list[_Made]()
+    for key, record in evaluated_records(board.suite, board.paths).items():
+        track, cell = key
+        known = key in board.records and board.records[key].outcome == record.outcome
+        if (track, cell.defense) == (request.track, request.defense) and cell.attack in attacks and not known:
+            found.append((record, None))
     if not found:
         raise UserError(
-            f"there are no results of {request.defense} under {', '.join(attacks)}; "
-            f"run: bench evaluate {request.track} {request.defense} --suite {paths.suite}"
+            f"there are no results of {request.defense} under {', '.join(attacks)} that the boards do not have; "
+            f"run: bench evaluate {request.track} {request.defense} --suite {board.paths.suite}"
         )
     return found
 
