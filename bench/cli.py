@@ -14,6 +14,7 @@ from rich.markup import escape
 
 from bench.config import Suite, Track, load_suite
 from bench.errors import UserError, unknown
+from bench.leaderboard.submissions.cli import app as submit
 from bench.paths import DEFAULT_SUITE, Paths, paths_for
 
 app = typer.Typer(
@@ -22,6 +23,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
+app.add_typer(submit, name="submit")
 _console = Console(stderr=True)
 SuiteOption = Annotated[Path, typer.Option("--suite", help="The suite's benchmark.yaml.")]
 
@@ -144,17 +146,20 @@ def evaluate(
 
 
 @app.command()
-def collect(suite: SuiteOption = DEFAULT_SUITE) -> None:
-    """Gather all records into cells.csv."""
+def collect(
+    suite: SuiteOption = DEFAULT_SUITE,
+    committed: Annotated[bool, typer.Option(help="From the records in git, instead of those in results.")] = False,
+) -> None:
+    """Gather all records, and what was submitted, into cells.csv."""
     from bench.leaderboard.collect import write_cells
 
     paths, loaded = _open(suite)
-    write_cells(loaded, paths)
+    write_cells(loaded, paths, committed=committed)
 
 
 @app.command()
 def table(name: str, suite: SuiteOption = DEFAULT_SUITE) -> None:
-    """Write one table, as CSV and Markdown, from cells.csv."""
+    """Write one table from cells.csv, as CSV, Markdown and LaTeX."""
     from bench.leaderboard.table import write_table
 
     paths, loaded = _open(suite)

@@ -13,6 +13,7 @@ from bench.errors import UserError, unknown
 ThreatModel = Literal["none", "white_box", "grey_box", "transfer"]
 Metric = Literal["CA", "ASR", "RA"]
 Column = Literal["track", "checkpoint", "defense", "dataset", "split", "attack", "metric"]
+PublishedId = Literal["architecture", "checkpoint", "dataset", "defense", "attack", "eps", "metric", "setting"]
 Model = TypeVar("Model", bound=BaseModel)
 # DVC joins ids by "-" in the names of stages and splits keys at ".".
 Id = Annotated[str, StringConstraints(pattern=r"^[a-z0-9_]+$")]
@@ -160,6 +161,9 @@ class TableSpec(Options):
         average: Add a column with the mean over the others, where a row has all of them.
         decimals: Decimals of percentages, as in the paper.
         names: How ids are written in the table.
+        published: The paper's table that it mirrors, as ``rvpt/table_1``; empty for none.
+        joined: For an id of the suite, the published ids that stand for it where they are not what the suite says, such
+            as ``{rvpt_wotc: {setting: target_class=absent}}``; see ``bench/leaderboard/join.py``.
     """
 
     title: str
@@ -170,6 +174,8 @@ class TableSpec(Options):
     average: bool = False
     decimals: int = 1
     names: dict[str, str] = {}
+    published: str = Field(default="", pattern=r"^$|^[a-z0-9_]+/[a-z0-9_]+$")
+    joined: dict[str, dict[PublishedId, str]] = {}
 
     def shows(self, cell: Mapping[Column, str]) -> bool:
         """Whether a cell, given by its ids, stands in the table."""

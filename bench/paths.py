@@ -25,6 +25,16 @@ class Paths(NamedTuple):
     boards: Path
     store: Path
 
+    @property
+    def records(self) -> Path:
+        """Folder of the committed records, from which the boards can be made again."""
+        return self.boards / "records"
+
+    @property
+    def submissions(self) -> Path:
+        """Folder of what others have submitted, one folder each."""
+        return self.boards / "submissions"
+
     def checkpoint(self, name: str) -> Path:
         """Folder of a checkpoint."""
         return self.models / "base" / name

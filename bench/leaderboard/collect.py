@@ -5,18 +5,19 @@ The file holds nothing that differs between two runs with the same results: no t
 
 import csv
 import io
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from itertools import groupby
 from typing import NamedTuple
 
-from pydantic import ValidationError
-
-from bench.config import Metric, Suite
+from bench.config import AttackSpec, Metric, Suite
 from bench.errors import UserError
 from bench.evaluation.cells import cells_of
-from bench.evaluation.record import Cell, Record
+from bench.evaluation.record import Cell, Identity, Record
 from bench.files import write_text
 from bench.items import load_item
+from bench.leaderboard.records import Key, commit_records, committed_records, evaluated_records
+from bench.leaderboard.submissions.merge import Submitted, merge
+from bench.leaderboard.submissions.read import read_submissions
 from bench.leaderboard.worst import WORST, Result, Scene, scene_of, surviving_controls, worst_results
 from bench.paths import Paths
 
@@ -27,7 +28,8 @@ _HASH_LENGTH = 12
 class Row(NamedTuple):
     """One line of ``cells.csv``, as text; what has no number is empty.
 
-    Percent have four decimals, flags are separated by spaces, hashes are cut to twelve characters.
+    Percent have four decimals, eps is in /255, flags are separated by spaces, hashes are cut to twelve characters;
+    ``submission`` names the submission that the number is from.
     """
 
     track: str
@@ -37,6 +39,7 @@ class Row(NamedTuple):
     split: str
     attack: str
     threat_model: str
+    eps: str
     seed: str
     metric: str
     state: str
@@ -57,71 +60,67 @@ class Row(NamedTuple):
     manifest_hash: str
     attack_hash: str
     protocol_version: str
+    submission: str
 
 
-def write_cells(suite: Suite, paths: Paths) -> None:
-    """Gather all records of a suite into ``cells.csv``.
+def write_cells(suite: Suite, paths: Paths, *, committed: bool = False) -> None:
+    """Gather all records of a suite, and what was submitted, into ``cells.csv``.
 
     Args:
         suite: Which cells there should be; one without a record becomes a row with the state ``missing``.
         paths: Where the records are and where the boards go.
+        committed: Read the committed records; otherwise read those of the evaluations and commit them.
 
     Raises:
         UserError: A record is damaged, is of another cell than its file's name says, was made with ``--limit``, or does
-            not belong together with the others of its worst case; or an attack has the name of the derived rows.
+            not belong together with the others of its worst case; a submission is damaged; or an attack has the name of
+            the derived rows.
     """
     if WORST in suite.attacks:
         raise UserError(f"{paths.suite}: attacks.{WORST}: this name is kept for the worst case over attacks; rename it")
-    results = _with_worst(_results(suite, paths))
+    own = committed_records(suite, paths) if committed else evaluated_records(suite, paths)
+    submitted = merge(suite, read_submissions(paths.submissions))
+    results = _with_worst(_results(submitted.suite, own, submitted, str(paths.suite)))
     surviving = surviving_controls(results, suite)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(Row._fields)
-    writer.writerows(_row(result, surviving) for result in results)
+    writer.writerows(_row(result, surviving, submitted.suite) for result in results)
+    if not committed:
+        commit_records(own, paths)
     write_text(paths.boards / "cells.csv", text.getvalue())
 
 
-def _results(suite: Suite, paths: Paths) -> list[Result]:
-    """What became of each cell, in the suite's order."""
-    wanted, records = list[tuple[str, Cell]](), dict[tuple[str, Cell], Record]()
+def _results(suite: Suite, own: dict[Key, Record], submitted: Submitted, where: str) -> list[Result]:
+    """What became of each cell, in the suite's order, submitted attacks after the suite's own."""
+    records = own | {key: sent.record for key, sent in submitted.records.items()}
+    wanted = list[Key]()
     for track, plan in suite.tracks.items():
         for defense in plan.defenses:
-            wanted += [(track, cell) for cell in _cells(suite, track, defense)]
-            for attack in plan.attacks:
-                for record in _records(paths, track, defense, attack):
-                    records[track, record.identity.cell] = record
+            wanted += [(track, cell) for cell in _cells(suite, track, defense, submitted)]
     metrics: dict[str, Metric] = {cell.attack: record.metric for (_, cell), record in records.items()}
     for _, cell in wanted:
         if cell.attack not in metrics:
             # Slow, for it loads torch; needed only where an attack has no record at all.
-            metrics[cell.attack] = load_item("attacks", cell.attack, f"{paths.suite}: attacks").METRIC
-    return [Result(track, cell, metrics[cell.attack], records.get((track, cell))) for track, cell in wanted]
+            metrics[cell.attack] = load_item("attacks", cell.attack, f"{where}: attacks").METRIC
+    results = list[Result]()
+    for track, cell in wanted:
+        key, sent = (track, cell), submitted.records.get((track, cell))
+        name, stronger = (sent.submission, sent.stronger) if sent else ("", False)
+        results.append(Result(*key, metrics[cell.attack], records.get(key), name, stronger))
+    return results
 
 
-def _records(paths: Paths, track: str, defense: str, attack: str) -> Iterator[Record]:
-    """All records of one defense under one attack; raises as ``write_cells`` says."""
-    for path in sorted(paths.evaluated(track, defense, attack).glob("*.json")):
-        mend = f"mend it with: bench evaluate {track} {defense} {attack} --suite {paths.suite}"
-        try:
-            record = Record.model_validate_json(path.read_text("utf-8"))
-        except (ValidationError, UnicodeDecodeError) as error:
-            raise UserError(f"{path} is damaged ({str(error).splitlines()[0]}); {mend}") from error
-        cell = record.identity.cell
-        if (cell.defense, cell.attack, cell.name) != (defense, attack, path.stem):
-            raise UserError(f"{path} holds the record of {cell.defense} under {cell.attack}, {cell.name}; {mend}")
-        if cell.limit is not None:
-            raise UserError(f"{path} was made with --limit {cell.limit}, which no table may show; {mend}")
-        yield record
-
-
-def _cells(suite: Suite, track: str, defense: str) -> list[Cell]:
+def _cells(suite: Suite, track: str, defense: str, submitted: Submitted) -> list[Cell]:
     """All cells of one defense, place by place; within a place by attack, then by seed."""
     plan = suite.tracks[track]
+    own = [cell for attack in plan.attacks for cell in cells_of(suite, track, defense, attack)]
+    more = [cell for on, cell in submitted.records if (on, cell.defense) == (track, defense) and cell not in own]
 
     def place(cell: Cell) -> tuple[int, int, int]:
         return plan.checkpoints.index(cell.checkpoint), plan.datasets.index(cell.dataset), plan.splits.index(cell.split)
 
-    return sorted((cell for attack in plan.attacks for cell in cells_of(suite, track, defense, attack)), key=place)
+    return sorted([*own, *more], key=place)
 
 
 def _with_worst(results: Iterable[Result]) -> list[Result]:
@@ -133,9 +132,9 @@ def _with_worst(results: Iterable[Result]) -> list[Result]:
     return extended
 
 
-def _row(result: Result, surviving: set[Scene]) -> Row:
+def _row(result: Result, surviving: set[Scene], suite: Suite) -> Row:
     """The line of a result; it has numbers only where the result is done."""
-    track, cell, metric, record = result
+    track, cell, metric, record, submission, _ = result
     done = record if result.done else None
     cost = done and done.cost
     identity = record and record.identity
@@ -148,6 +147,7 @@ def _row(result: Result, surviving: set[Scene]) -> Row:
         split=cell.split,
         attack=cell.attack,
         threat_model=cell.threat_model,
+        eps=_eps(identity, suite.attacks.get(cell.attack)),
         seed=str(cell.seed),
         metric=metric,
         state=record.state if record else "missing",
@@ -168,7 +168,14 @@ def _row(result: Result, surviving: set[Scene]) -> Row:
         manifest_hash=identity.manifest[:_HASH_LENGTH] if identity else "",
         attack_hash=identity.attack[:_HASH_LENGTH] if identity else "",
         protocol_version=str(identity.protocol.version) if identity else "",
+        submission=submission,
     )
+
+
+def _eps(identity: Identity | None, spec: AttackSpec | None) -> str:
+    """The attack's bound in /255, from the suite where there is no record; empty where it has none."""
+    options = identity.attack_options if identity else spec.options if spec else {}
+    return "" if options.get("eps") is None else f"{options['eps']:g}"
 
 
 def _percent(value: float | None) -> str:

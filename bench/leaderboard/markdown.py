@@ -7,7 +7,10 @@ from tabulate import tabulate
 
 from bench.config import Column, Suite
 from bench.leaderboard.collect import CONTROL_SURVIVES
-from bench.leaderboard.pivot import Entry, Key, Pivot
+from bench.leaderboard.pivot import Key, Pivot
+from bench.leaderboard.position import Place, Position
+from bench.leaderboard.submissions.merge import NOT_RECHECKED
+from bench.leaderboard.words import written
 
 _PLACE: tuple[Column, ...] = ("dataset", "split", "checkpoint")
 _MEANING = {
@@ -17,35 +20,62 @@ _MEANING = {
     "uninformative_gradient": "a step along the gradient raised the loss no more than a random step",
     "dynamic": "the defense may change its behaviour at test time",
     "square_beats_gradients": "an attack without gradients beat those with gradients, so the gradients may be masked",
+    NOT_RECHECKED: "submitted, and not repeated by a maintainer",
     "nan": "the attack returned NaN for some images, which were counted as not attacked",
     CONTROL_SURVIVES: "the undefended control survived this attack, so the attack is too weak to tell defenses apart",
 }
 
 
-def markdown(pivot: Pivot, suite: Suite) -> str:
-    """The table as Markdown, with notes below it.
+def markdown(pivot: Pivot, suite: Suite, found: dict[Place, Position], board: list[dict[str, Any]]) -> str:
+    """The table as Markdown, with notes below it and the defenses ranked by what is worst known of them.
 
     Args:
         pivot: The table.
         suite: Where its cells come from.
+        found: What is known of its positions.
+        board: The ranking of its defenses.
     """
-    header, decimals = pivot.header(), pivot.spec.decimals
-    sides = ["left"] * len(pivot.spec.rows) + ["right"] * (len(header) - len(pivot.spec.rows) - 1) + ["left"]
-    lines = pivot.lines(lambda entry: _written(entry, decimals))
-    body = tabulate(lines, header, tablefmt="pipe", disable_numparse=True, colalign=sides)
-    notes = [_survivors(pivot, suite), _reading(pivot), _images(pivot), _threat_models(pivot), _flags(pivot)]
+    lines = pivot.lines(lambda row, column: written(found[row, column], pivot.spec.decimals))
+    body = tabulate(lines, pivot.header(), tablefmt="pipe", disable_numparse=True, colalign=pivot.sides())
+    notes = [
+        *(_survivors(pivot, suite), _reading(pivot), _published(pivot, found), _images(pivot), _threat_models(pivot)),
+        *(_flags(pivot), _ranking(pivot, board)),
+    ]
     return "\n\n".join([f"# {pivot.spec.title}", body, *filter(None, notes)]) + "\n"
 
 
-def _written(entry: Entry, decimals: int) -> str:
-    if entry.state != "done":
-        return entry.state
-    if entry.deviation is not None:
-        return f"{entry.mean:.{decimals}f} ± {entry.deviation:.{decimals}f}"
-    value = f"{entry.mean:.{decimals}f}"
-    if entry.interval is None:
-        return value
-    return f"{value} [{entry.interval.low:.{decimals}f}, {entry.interval.high:.{decimals}f}]"
+def _published(pivot: Pivot, found: dict[Place, Position]) -> str:
+    if not pivot.spec.published:
+        return ""
+    beside = sum(position.published is not None for position in found.values())
+    return (
+        f"After the semicolon: the number that {pivot.spec.published} prints, and measured minus published in points; "
+        f"{beside} of {len(found)} positions have one."
+    )
+
+
+def _ranking(pivot: Pivot, board: list[dict[str, Any]]) -> str:
+    """Defenses by the mean of what is worst known over the table's places, and the metric that says so."""
+    if not board:
+        return ""
+    tracks = ["track"] if len(pivot.spec.tracks) > 1 else []
+    header = ["rank", *tracks, "defense", "metric", "worst known"]
+    lines = [
+        [
+            str(line["rank"] or "-"),
+            *(pivot.label("track", line["track"]) for _ in tracks),
+            pivot.label("defense", line["defense"]),
+            pivot.label("metric", line["metric"]),
+            "-" if line["worst_known"] is None else f"{line['worst_known']:.{pivot.spec.decimals}f}",
+        ]
+        for line in board
+    ]
+    sides = ["right", *["left"] * (len(header) - 2), "right"]
+    body = tabulate(lines, header, tablefmt="pipe", disable_numparse=True, colalign=sides)
+    return (
+        "## Ranking\n\nBy the lowest robust accuracy (RA) or the highest attack success (ASR) that any evaluation "
+        f"found, submitted ones included; the mean over the table's places where the control falls.\n\n{body}"
+    )
 
 
 def _reading(pivot: Pivot) -> str:

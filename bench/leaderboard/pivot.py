@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from statistics import fmean, stdev
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import pandas as pd
 
@@ -13,6 +13,7 @@ from bench.leaderboard.verify import IDS
 from bench.leaderboard.worst import WORST
 
 Key = tuple[str, ...]
+_COLUMNS: tuple[Column, ...] = get_args(Column)
 
 
 class Entry(NamedTuple):
@@ -59,12 +60,26 @@ class Pivot(NamedTuple):
         names = [" ".join(self.labels(self.spec.columns, key)) for key in self.columns]
         return [*self.spec.rows, *names, *(["Avg"] if self.spec.average else []), "flags"]
 
-    def lines(self, write: Callable[[Entry], str]) -> list[list[str]]:
-        """The body of the table, with each entry put into words by ``write``."""
+    @property
+    def places(self) -> list[Key | None]:
+        """The columns with numbers; None stands for their average."""
+        return [*self.columns, *([None] if self.spec.average else [])]
+
+    def lines(self, write: Callable[[Key, Key | None], str]) -> list[list[str]]:
+        """The body of the table, with each position, given by row and column, put into words by ``write``."""
         return [
-            [*self.labels(self.spec.rows, row), *map(write, self._entries(row)), " ".join(self.flags(row))]
+            [
+                *self.labels(self.spec.rows, row),
+                *(write(row, column) for column in self.places),
+                " ".join(self.flags(row)),
+            ]
             for row in self.rows
         ]
+
+    def sides(self) -> list[str]:
+        """To which side each column of the table is set: numbers to the right."""
+        names = len(self.spec.rows)
+        return ["left"] * names + ["right"] * (len(self.header()) - names - 1) + ["left"]
 
     def flags(self, row: Key) -> list[str]:
         """The flags of all cells of a row."""
@@ -80,9 +95,11 @@ class Pivot(NamedTuple):
         own = "Worst case" if name == "attack" and value == WORST else value
         return self.spec.names.get(value, own)
 
-    def _entries(self, row: Key) -> list[Entry]:
-        entries = [_entry(self.cells.get((row, column), [])) for column in self.columns]
-        return [*entries, _average(entries)] if self.spec.average else entries
+    def entry(self, row: Key, column: Key | None) -> Entry:
+        """What stands at a row and a column."""
+        if column is None:
+            return _average([self.entry(row, each) for each in self.columns])
+        return _entry(self.cells.get((row, column), []))
 
 
 def pivot(cells: pd.DataFrame, spec: TableSpec, where: str) -> Pivot:
@@ -99,13 +116,13 @@ def pivot(cells: pd.DataFrame, spec: TableSpec, where: str) -> Pivot:
     Raises:
         UserError: Several cells fall on one position, which would hide all but one.
     """
-    shown = cells[[spec.shows(cell) for cell in cells[list(IDS)].astype(str).to_dict("records")]]
+    cells = shown(cells, spec)
     found = dict[tuple[Key, Key], list[Any]]()
-    for cell in shown.itertuples():
+    for cell in cells.itertuples():
         found.setdefault((_key(cell, spec.rows), _key(cell, spec.columns)), []).append(cell)
     for place, several in found.items():
         _check_one_cell(place, several, where)
-    order = {name: list(dict.fromkeys(shown[name])) for name in (*spec.rows, *spec.columns)}
+    order = {name: list(dict.fromkeys(cells[name])) for name in (*spec.rows, *spec.columns)}
 
     def ordered(names: Sequence[Column], keys: set[Key]) -> list[Key]:
         def rank(key: Key) -> tuple[bool, list[int]]:
@@ -119,6 +136,11 @@ def pivot(cells: pd.DataFrame, spec: TableSpec, where: str) -> Pivot:
         ordered(spec.columns, {column for _, column in found}),
     )
     return Pivot(spec, rows, columns, found)
+
+
+def shown(cells: pd.DataFrame, spec: TableSpec) -> pd.DataFrame:
+    """The cells that a table shows."""
+    return cells[[spec.shows({name: str(getattr(cell, name)) for name in _COLUMNS}) for cell in cells.itertuples()]]
 
 
 def _key(cell: Any, names: Sequence[Column]) -> Key:

@@ -10,7 +10,7 @@ from bench.errors import UserError
 from bench.leaderboard.collect import Row
 
 IDS = ("track", "defense", "checkpoint", "dataset", "split", "attack", "threat_model", "seed", "metric")
-_NUMBERS = ("seed", "n", "hits", "value", "low", "high")
+_NUMBERS = ("eps", "seed", "n", "hits", "value", "low", "high")
 _SLACK = 1e-6
 
 

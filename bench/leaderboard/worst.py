@@ -22,12 +22,16 @@ class Result(NamedTuple):
         cell: Which number.
         metric: What the number counts.
         record: The result; None if there is none.
+        submission: Name of the submission that it is from, if any.
+        stronger: Whether it is a submitted evaluation of a row by an attack of its own.
     """
 
     track: str
     cell: Cell
     metric: Metric
     record: Record | None
+    submission: str = ""
+    stronger: bool = False
 
     @property
     def done(self) -> bool:
@@ -52,17 +56,22 @@ def scene_of(cell: Cell) -> Scene:
 def worst_results(results: Sequence[Result]) -> list[Result]:
     """One result per seed with the worst case over the white-box attacks; none if fewer than two are asked for.
 
+    A submitted evaluation counts whatever it knew of the model, for who knows more can do the same.
     Where two are asked for but fewer are done, the result has the state of the first that is not.
 
     Args:
         results: All results of one defense on one checkpoint, dataset and split.
     """
-    attacked = [result for result in results if result.metric == "RA" and result.cell.threat_model == "white_box"]
+    attacked = [
+        result
+        for result in results
+        if result.metric == "RA" and (result.cell.threat_model == "white_box" or result.stronger)
+    ]
     worst = list[Result]()
     for seed in dict.fromkeys(result.cell.seed for result in attacked):
         group = [result for result in attacked if result.cell.seed == seed]
         if len(group) > 1:
-            cell = group[0].cell.model_copy(update={"attack": WORST})
+            cell = group[0].cell.model_copy(update={"attack": WORST, "threat_model": "white_box"})
             worst.append(Result(group[0].track, cell, "RA", _worst_record(group, cell)))
     return worst
 
@@ -82,9 +91,11 @@ def worst_case(records: Sequence[Record], cell: Cell) -> Record:
     shared = [row for row in hits[0] if all(row in other for other in hits)]
     counted = count([all(hit[row] for hit in hits) for row in shared])
     interval = wilson(counted)
+    eps = [options["eps"] for record in records if "eps" in (options := record.identity.attack_options)]
+    largest = {"eps": max(eps)} if eps else {}
     return records[0].model_copy(
         update={
-            "identity": records[0].identity.model_copy(update={"cell": cell, "attack": "", "attack_options": {}}),
+            "identity": records[0].identity.model_copy(update={"cell": cell, "attack": "", "attack_options": largest}),
             "n": counted.total,
             "hits": counted.hits,
             "value": counted.percent if shared else None,
@@ -101,7 +112,7 @@ def surviving_controls(results: Iterable[Result], suite: Suite) -> set[Scene]:
     """Where the undefended control keeps more robust accuracy under a white-box attack than the protocol allows."""
     return {
         scene_of(cell)
-        for _, cell, metric, record in results
+        for _, cell, metric, record, *_ in results
         if cell.defense == suite.control
         and cell.threat_model == "white_box"
         and metric == "RA"

@@ -32,7 +32,10 @@ class House:
             "protocol": {"version": 3, "batch_size": 4, "seeds": [1], "shots": 1, "control_ceiling": 5.0},
             "datasets": {"shapes": {}, "digits": {}},
             "checkpoints": {name: {"base": {}, "trigger": "none"} for name in ("plain", "badnet", "blended")},
-            "attacks": {name: {"threat_model": THREATS.get(name, "none")} for name in METRICS},
+            "attacks": {
+                name: {"threat_model": THREATS.get(name, "none"), "options": {"eps": 8} if metric == "RA" else {}}
+                for name, metric in METRICS.items()
+            },
             "tracks": {
                 "robust": {
                     "defenses": {"none": {}, "nap": {}},
@@ -123,6 +126,7 @@ def record(
     limit: int | None = None,
     hashed: dict[str, str] | None = None,
     commit: str = "abc",
+    eps: float = 8,
 ) -> Record:
     """A record whose image ``i`` is hit where ``hits[i]`` is 1; all images are of class 0, the target is class 1."""
     metric = METRICS[attack]
@@ -142,7 +146,15 @@ def record(
         seed=seed,
         limit=limit,
     )
-    identity = {"cell": cell, **hashes, **(hashed or {}), "attack_options": {}, "images": None, "protocol": protocol}
+    options = {"eps": eps} if metric == "RA" else {}
+    identity = {
+        "cell": cell,
+        **hashes,
+        **(hashed or {}),
+        "attack_options": options,
+        "images": None,
+        "protocol": protocol,
+    }
     numbers: dict[str, Any] = {
         "n": counted.total,
         "hits": counted.hits,
