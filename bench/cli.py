@@ -84,6 +84,7 @@ def steganography(suite: SuiteOption = DEFAULT_SUITE) -> None:
     _console.print(
         f"steganography: {card.bit_accuracy:.2f} % of bits read, PSNR {mean:.1f} dB ({low:.1f} to {high:.1f})"
     )
+    _console.print(f"changes that hide the same string are alike by {card.similarity:.2f}")
 
 
 @app.command()

@@ -3,7 +3,7 @@
 A StegaStamp (Tancik et al., CVPR 2020) without its simulated printing, as ISSBA (Li et al., ICCV 2021) uses it. Both
 published networks are TensorFlow files; these are trained here. Their perceptual loss and critic keep the change hard
 to see; here a bound on the change's mean square does, set to the signal-to-noise ratio of ISSBA's published examples
-(26.4 to 30.5 dB).
+(26.4 to 30.5 dB), and a second bound keeps the change specific to the image.
 """
 
 import json
@@ -58,15 +58,20 @@ class SteganographyOptions(NetworkOptions):
         psnr: Signal-to-noise ratio that each image should keep, in dB.
         image_weight: Weight of what the change has above that: 0 for the first fifth of the steps, then rising linearly
             until half of them.
+        similarity: Cosine that the changes of two images should not exceed when they hide the same string; without such
+            a bound the networks agree on one picture per string, and nothing is specific to the sample.
+        similarity_weight: Weight of what the cosine has above that; 0 for no bound.
         seed: Of weights, batches and strings.
     """
 
     dataset: str
     steps: int = Field(default=20_000, gt=0)
-    batch_size: int = Field(default=16, gt=0)
+    batch_size: int = Field(default=16, gt=1, multiple_of=2)
     learning_rate: float = Field(default=1e-3, gt=0)
     psnr: float = Field(default=28.5, gt=0)
     image_weight: float = Field(default=1.0, gt=0)
+    similarity: float = Field(default=0.3, ge=0, le=1)
+    similarity_weight: float = Field(default=1.0, ge=0)
     seed: int = 1
 
 
@@ -78,6 +83,7 @@ class SteganographyCard(Options):
         image_size: Side of the images in pixels.
         bit_accuracy: Percent of random bits read correctly from images stored as bytes, on held-out images.
         psnr: Signal-to-noise ratio in dB on the same images: mean, lowest and highest.
+        similarity: Mean cosine between the changes of two of these images that hide the same string.
         images_manifest: Hash of the manifest of the dataset.
         sha256: Hash of the networks' file.
         provenance: Where they were made.
@@ -87,6 +93,7 @@ class SteganographyCard(Options):
     image_size: int
     bit_accuracy: float
     psnr: tuple[float, float, float]
+    similarity: float
     images_manifest: str
     sha256: str
     provenance: Provenance
@@ -188,6 +195,8 @@ def make_steganography(options: SteganographyOptions, data: Path, folder: Path) 
     held_out = split.batch(range(len(split.images) - min(_HELD_OUT, len(split.images)), len(split.images)))
     secrets = torch.randint(2, (len(held_out), options.bits), generator=generator(options.seed + 1)).float()
     ratios = psnr(hide(networks, secrets, held_out), held_out)
+    twice = secrets[: len(held_out) // 2].repeat(2, 1)
+    pairs = held_out[: len(twice)]
     save_file(
         {name: tensor.contiguous() for name, tensor in _modules(networks).state_dict().items()}, scratch / NETWORKS
     )
@@ -196,6 +205,7 @@ def make_steganography(options: SteganographyOptions, data: Path, folder: Path) 
         image_size=held_out.shape[-1],
         bit_accuracy=bit_accuracy(networks, held_out, secrets),
         psnr=(ratios.mean().item(), ratios.min().item(), ratios.max().item()),
+        similarity=similarity(hide(networks, twice, pairs), pairs).mean().item(),
         images_manifest=manifest.digest,
         sha256=sha256_of(scratch / NETWORKS),
         provenance=provenance(),
@@ -233,14 +243,16 @@ def train(split: Split, options: SteganographyOptions) -> Steganography:
     seen = max(1, len(split.images) - _HELD_OUT)
     for step in track(range(options.steps), "steganography"):
         rows = torch.randint(seen, (options.batch_size,), generator=stream).tolist()
-        secrets = torch.randint(2, (options.batch_size, options.bits), generator=stream).float()
+        # Two images of the batch hide the same string.
+        secrets = torch.randint(2, (options.batch_size // 2, options.bits), generator=stream).float().repeat(2, 1)
         images = split.batch(rows)
         hidden = networks.encoder(secrets, images)
         read = functional.binary_cross_entropy_with_logits(networks.decoder(hidden.clamp(0, 1)), secrets)
-        excess = functional.relu((hidden - images).square().flatten(1).mean(dim=1) / loudest - 1).mean()
+        loudness = functional.relu((hidden - images).square().flatten(1).mean(dim=1) / loudest - 1).mean()
+        alike = functional.relu(similarity(hidden, images) - options.similarity).mean()
         weight = options.image_weight * min(1.0, max(0.0, step / options.steps - _LOUD) / _FALLING)
         optimizer.zero_grad()
-        (read + weight * excess).backward()
+        (read + weight * loudness + options.similarity_weight * alike).backward()
         optimizer.step()
         schedule.step()
     return networks
@@ -264,6 +276,12 @@ def bit_accuracy(networks: Steganography, images: Tensor, secrets: Tensor) -> fl
 def psnr(changed: Tensor, images: Tensor) -> Tensor:
     """Signal-to-noise ratio of each image in dB, for values in [0,1]."""
     return -10 * (changed - images).square().flatten(1).mean(dim=1).log10()
+
+
+def similarity(changed: Tensor, images: Tensor) -> Tensor:
+    """Cosines between the changes of the first and the second half of ``images``."""
+    first, second = (changed - images).flatten(1).chunk(2)
+    return functional.cosine_similarity(first, second)
 
 
 def _modules(networks: Steganography) -> nn.ModuleDict:
