@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from bench.evaluation.cells import cells_of
 from bench.evaluation.metrics import count, outcomes, wilson
-from bench.evaluation.record import RECORD_VERSION, Record
+from bench.evaluation.record import Record
 from bench.leaderboard.submissions.board import Board
 from bench.leaderboard.submissions.read import Submission, record_name
 
@@ -74,13 +74,12 @@ def nothing_is_left_out(submission: Submission, board: Board) -> Iterator[str]:
 
 
 def protocol_was_followed(submission: Submission, board: Board) -> Iterator[str]:
-    """The same protocol, in float32, in the present form of records."""
+    """The same protocol, in float32."""
     ours = board.suite.protocol
     for record in submission.records:
         identity = record.identity
         differing = [name for name, value in identity.protocol if value != getattr(ours, name)]
         differing += ["dtype"] if identity.dtype != "float32" else []
-        differing += ["version of the record"] if identity.version != RECORD_VERSION else []
         if differing:
             yield f"{record_name(record)} follows another protocol ({', '.join(differing)}); evaluate again"
 

@@ -130,8 +130,8 @@ def _rows(record: Record) -> tuple[int, ...]:
 def _tensor(path: Path) -> npt.NDArray[Any]:
     try:
         tensors = load_file(path)
-    except SafetensorError as error:
-        raise UserError(f"{path} is no safetensors file ({error}); write it again") from error
+    except (SafetensorError, TypeError, AttributeError) as error:  # the last two: types that numpy does not know
+        raise UserError(f"{path} is no safetensors file of uint8 or float32 ({error}); write it again") from error
     if set(tensors) != {_TENSOR}:
         raise UserError(f"{path} must hold one tensor '{_TENSOR}', not {sorted(tensors)}")
     return tensors[_TENSOR]
@@ -143,7 +143,7 @@ def _pngs(path: Path, rows: tuple[int, ...]) -> npt.NDArray[np.uint8]:
         raise UserError(f"{path} must hold one PNG for each image of the sample, named by its row, and nothing else")
     try:
         pixels = [np.asarray(Image.open(path / f"{row}.png", formats=["PNG"]).convert("RGB")) for row in rows]
-    except (UnidentifiedImageError, OSError, SyntaxError) as error:
+    except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError) as error:
         raise UserError(f"{path}: {error}: the content is no PNG, or damaged") from error
     if len({image.shape for image in pixels}) > 1:
         raise UserError(f"{path}: the images differ in size")

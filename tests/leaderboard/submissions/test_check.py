@@ -9,7 +9,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+from safetensors.torch import save_file
 
 from bench.evaluation.record import Record
 from bench.leaderboard.collect import write_cells
@@ -153,6 +155,12 @@ def heavy(desk: Desk, folder: Path) -> None:
 
 def jpeg(desk: Desk, folder: Path) -> None:
     Image.fromarray(desk.pixels[0].transpose(1, 2, 0)).save(folder / "image.jpg")
+    desk.pack(folder)
+
+
+def bfloat16(desk: Desk, folder: Path) -> None:
+    """A type that numpy does not know."""
+    save_file({"images": torch.from_numpy(desk.pixels).bfloat16() / 255}, folder / STORED)
     desk.pack(folder)
 
 
@@ -338,6 +346,7 @@ BAD: dict[str, tuple[str, Rule | None, Damage, str]] = {
         r"must lie in \[0,1\]",
     ),
     "JPEG called PNG": ("evaluation", images.images_can_be_read, disguised, "the content is no PNG"),
+    "bfloat16": ("evaluation", images.images_can_be_read, bfloat16, "is no safetensors file of uint8 or float32"),
     "no safetensors": ("evaluation", images.images_can_be_read, text(STORED, "x"), "is no safetensors file"),
     "PNG left out": ("evaluation", images.images_can_be_read, one_png_less, "must hold one PNG for each image"),
     "outside eps": (
