@@ -33,8 +33,31 @@ def markdown(pivot: Pivot, suite: Suite) -> str:
     sides = ["left"] * len(pivot.spec.rows) + ["right"] * (len(header) - len(pivot.spec.rows) - 1) + ["left"]
     lines = pivot.lines(lambda entry: _written(entry, decimals))
     body = tabulate(lines, header, tablefmt="pipe", disable_numparse=True, colalign=sides)
-    notes = [_survivors(pivot, suite), _reading(pivot), _images(pivot), _threat_models(pivot), _flags(pivot)]
+    warnings = [f"**{sentence}**" for sentence in survivals(pivot, suite)]
+    notes = [*warnings, _reading(pivot), _images(pivot), _threat_models(pivot), _flags(pivot)]
     return "\n\n".join([f"# {pivot.spec.title}", body, *filter(None, notes)]) + "\n"
+
+
+def meaning(flag: str) -> str:
+    """What a flag says about a result."""
+    return _MEANING.get(flag, "a warning of the attack itself")
+
+
+def survivals(pivot: Pivot, suite: Suite) -> list[str]:
+    """A sentence for each attack under which the undefended control kept more than it should, with the places."""
+    attacks = dict[str, list[str]]()
+    for cell in _cells(pivot, pivot.columns):
+        if CONTROL_SURVIVES in cell.flags.split():
+            dataset, split, checkpoint = pivot.labels(_PLACE, (cell.dataset, cell.split, cell.checkpoint))
+            place = f"{dataset} ({split}, checkpoint {checkpoint})"
+            places = attacks.setdefault(pivot.label("attack", cell.attack), [])
+            places += [place] if place not in places else []
+    ceiling = f"{suite.protocol.control_ceiling:g} %"
+    return [
+        f"Warning: under {attack} the undefended control keeps more than {ceiling} on {', '.join(places)}; "
+        "no defense is credited with resisting this attack there."
+        for attack, places in attacks.items()
+    ]
 
 
 def _written(entry: Entry, decimals: int) -> str:
@@ -82,24 +105,7 @@ def _attacks_by(pivot: Pivot, columns: list[Key], value: Callable[[Any], str]) -
 
 def _flags(pivot: Pivot) -> str:
     flags = sorted({flag for row in pivot.rows for flag in pivot.flags(row)})
-    return "\n".join(f"- `{flag}`: {_MEANING.get(flag, 'a warning of the attack itself')}." for flag in flags)
-
-
-def _survivors(pivot: Pivot, suite: Suite) -> str:
-    """A marked sentence for each attack under which the control kept more than it should, with the places."""
-    attacks = dict[str, list[str]]()
-    for cell in _cells(pivot, pivot.columns):
-        if CONTROL_SURVIVES in cell.flags.split():
-            dataset, split, checkpoint = pivot.labels(_PLACE, (cell.dataset, cell.split, cell.checkpoint))
-            place = f"{dataset} ({split}, checkpoint {checkpoint})"
-            places = attacks.setdefault(pivot.label("attack", cell.attack), [])
-            places += [place] if place not in places else []
-    ceiling = f"{suite.protocol.control_ceiling:g} %"
-    return "\n\n".join(
-        f"**Warning: under {attack} the undefended control keeps more than {ceiling} on {', '.join(places)}; "
-        "no defense is credited with resisting this attack there.**"
-        for attack, places in attacks.items()
-    )
+    return "\n".join(f"- `{flag}`: {meaning(flag)}." for flag in flags)
 
 
 def _cells(pivot: Pivot, columns: list[Key]) -> Iterator[Any]:

@@ -62,9 +62,14 @@ class Pivot(NamedTuple):
     def lines(self, write: Callable[[Entry], str]) -> list[list[str]]:
         """The body of the table, with each entry put into words by ``write``."""
         return [
-            [*self.labels(self.spec.rows, row), *map(write, self._entries(row)), " ".join(self.flags(row))]
+            [*self.labels(self.spec.rows, row), *map(write, self.entries(row)), " ".join(self.flags(row))]
             for row in self.rows
         ]
+
+    def entries(self, row: Key) -> list[Entry]:
+        """What a row shows, column by column, the average last."""
+        entries = [_entry(self.cells.get((row, column), [])) for column in self.columns]
+        return [*entries, _average(entries)] if self.spec.average else entries
 
     def flags(self, row: Key) -> list[str]:
         """The flags of all cells of a row."""
@@ -79,10 +84,6 @@ class Pivot(NamedTuple):
         """How an id is written."""
         own = "Worst case" if name == "attack" and value == WORST else value
         return self.spec.names.get(value, own)
-
-    def _entries(self, row: Key) -> list[Entry]:
-        entries = [_entry(self.cells.get((row, column), [])) for column in self.columns]
-        return [*entries, _average(entries)] if self.spec.average else entries
 
 
 def pivot(cells: pd.DataFrame, spec: TableSpec, where: str) -> Pivot:
