@@ -1,5 +1,7 @@
 """The boards of the report: for each table of a suite its cells, one line each, with what is known beside them."""
 
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,7 +16,7 @@ from bench.paths import Paths
 
 # In this order of the ids, the defenses that one compares stand below each other.
 _ORDER: tuple[Column, ...] = ("track", "checkpoint", "dataset", "split", "metric", "attack", "defense")
-# In this order they are shown; the last two only where they differ between cells.
+# In this order they are shown.
 _COLUMNS = {
     "defense": "Defense",
     "checkpoint": "Checkpoint",
@@ -25,7 +27,6 @@ _COLUMNS = {
     "split": "Split",
     "track": "Track",
 }
-_OPTIONAL = ("split", "track")
 
 
 class Known(NamedTuple):
@@ -87,7 +88,8 @@ class Line(NamedTuple):
         return self.entry.mean - self.known.published
 
 
-class Board(NamedTuple):
+@dataclass(frozen=True)
+class Board:
     """One table of the suite as a board.
 
     Attributes:
@@ -102,24 +104,24 @@ class Board(NamedTuple):
     lines: list[Line]
     warnings: list[str]
 
-    @property
+    @cached_property
     def ids(self) -> list[IdColumn]:
         """The columns that say what a cell is."""
         values = {name: {line.labels[name] for line in self.lines} for name in _COLUMNS}
         shared = {name: next(iter(labels)) if len(labels) == 1 else "" for name, labels in values.items()}
         return [IdColumn(name, heading, shared[name]) for name, heading in _COLUMNS.items()]
 
-    @property
+    @cached_property
     def columns(self) -> list[IdColumn]:
-        """Those of ``ids`` that the board shows."""
-        return [column for column in self.ids if not (column.name in _OPTIONAL and column.shared)]
+        """Those of ``ids`` that a line shows: the defense, and where lines differ; what all share is told once."""
+        return [column for column in self.ids if column.name == "defense" or not column.shared]
 
-    @property
+    @cached_property
     def has_published(self) -> bool:
         """Whether a published value stands beside any of its cells."""
         return any(line.known.published is not None for line in self.lines)
 
-    @property
+    @cached_property
     def has_worst(self) -> bool:
         """Whether the worst known value of any of its cells is told."""
         return any(line.known.worst is not None for line in self.lines)

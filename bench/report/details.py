@@ -1,5 +1,7 @@
 """What the report tells about one cell: how it was counted, with which settings, where its record is, how to run it."""
 
+import json
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +31,7 @@ def details(line: Line, suite: Suite, paths: Paths) -> list[tuple[str, str]]:
     cell = line.cell
     told = [(_seed(line, one), _counted(one)) for one in line.cells]
     told += [
-        ("Defense settings", _plain(suite.tracks[cell.track].defenses[cell.defense].model_dump(exclude_defaults=True))),
+        ("Defense settings", _defense_settings(cell, suite)),
         ("Attack settings", _attack_settings(cell, suite)),
         ("Tuned parameters", cell.tuned_parameters),
         ("Passes per image", _passes(cell)),
@@ -49,7 +51,7 @@ def command(cell: Any, paths: Paths) -> str:
     """What makes a line of ``cells.csv``, with all that it needs."""
     if cell.attack == WORST:
         return f"bench collect --suite {paths.suite}"
-    return f"dvc repro {stage(paths, 'evaluate', cell.track, cell.defense, cell.attack)}"
+    return f"dvc repro {_stage(paths, cell.track, cell.defense, cell.attack)}"
 
 
 def record_paths(line: Line, paths: Paths) -> list[Path]:
@@ -93,15 +95,27 @@ def _counted(cell: Any) -> str:
     return f"{int(cell.hits)} of {int(cell.n)} images{value}" + (f"; {cell.reason}" if cell.reason else "")
 
 
+def _defense_settings(cell: Any, suite: Suite) -> str:
+    spec = suite.tracks[cell.track].defenses.get(cell.defense)
+    return _plain(spec.model_dump_json(exclude_defaults=True)) if spec else ""
+
+
 def _attack_settings(cell: Any, suite: Suite) -> str:
     spec = suite.attacks.get(cell.attack)
-    return _plain(spec.model_dump(exclude_defaults=True, exclude={"threat_model"})) if spec else ""
+    return _plain(spec.model_dump_json(exclude_defaults=True, exclude={"threat_model"})) if spec else ""
 
 
-def _plain(settings: dict[str, Any]) -> str:
-    """Settings in one line of YAML; what is not named has the default of its file."""
-    text = yaml.safe_dump(settings, default_flow_style=True, sort_keys=False, width=10**6).strip()
+@cache
+def _plain(settings: str) -> str:
+    """Settings, as JSON, in one line of YAML; what is not named has the default of its file."""
+    text = yaml.safe_dump(json.loads(settings), default_flow_style=True, sort_keys=False, width=10**6).strip()
     return text[1:-1] or "defaults"
+
+
+@cache
+def _stage(paths: Paths, track: str, defense: str, attack: str) -> str:
+    # Many cells share a stage, and the pipeline is read for each.
+    return stage(paths, "evaluate", track, defense, attack)
 
 
 def _passes(cell: Any) -> str:

@@ -1,29 +1,22 @@
-"""The plots of the report, as Vega-Lite specifications: drawn from ``cells.csv`` and from the CSV of analyses.
-
-Altair, because its charts are SVG that follow the page's colours and name their marks to screen readers, in a fifth of
-the size of plotly's script.
-"""
+"""The plots of the report: which charts there are, from ``cells.csv`` and from the CSV of analyses."""
 
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
-import altair as alt
 import pandas as pd
 
 from bench.config import Suite
 from bench.leaderboard.worst import WORST
+from bench.report.charts import Axes, lines, scatter
 
-# Told apart by people with any colour vision, with a contrast of at least 3 on white and on near black.
-_COLOURS = ("#3b7dd8", "#d1640f", "#1d9a6c", "#c2488b", "#8b6fd6", "#a8791a", "#2a93a8", "#7a7f87")
-_PERCENT = (0.0, 100.0)
-_HEIGHT = 260
-# Two legends beside each other would be wider than a phone.
-_ABOVE = alt.Legend(orient="top")
-_PLACE = ["track", "defense", "checkpoint", "dataset", "split", "seed"]
+_SCENE = ["track", "dataset", "split"]
+_MODEL = [*_SCENE, "defense", "checkpoint", "seed"]
 _CURVES = {"panel", "x", "checkpoint", "metric", "value", "low", "high"}
 _RESISTIVITY = {"panel", "checkpoint", "defense", "pr", "pr_low", "pr_high", "asr", "asr_low", "asr_high"}
+# Attacks whose ids differ in the number at the end alone are one attack at several eps.
+_EPS = re.compile(r"_?(eps)?_?\d+$")
 
 
 class Plot(NamedTuple):
@@ -65,16 +58,16 @@ def plot_groups(cells: pd.DataFrame, suite: Suite) -> list[PlotGroup]:
         PlotGroup(
             "Clean accuracy against attack success",
             "A good defense is at the lower right: it keeps accuracy and stops the backdoor.",
-            list(_trade_offs(done, "ASR", "checkpoint", "attack success rate (%)", defenses)),
+            list(_trade_offs(done, "ASR", "checkpoint", defenses)),
         ),
         PlotGroup(
             "Clean against robust accuracy",
             "A good defense is at the upper right. Judge it by its lowest point.",
-            list(_trade_offs(done, "RA", "attack", "robust accuracy (%)", defenses)),
+            list(_trade_offs(done, "RA", "attack", defenses)),
         ),
         PlotGroup(
             "Robust accuracy against eps",
-            "One line for each defense; attacks that differ in the number that ends their id form a line.",
+            "Lines start at clean accuracy. Bands are the 95 % intervals.",
             list(_by_eps(done, suite, defenses)),
         ),
     ]
@@ -98,125 +91,51 @@ def analysis_group(name: str, path: Path) -> PlotGroup | None:
 
 
 def _read(path: Path) -> pd.DataFrame:
-    return pd.read_csv(path, keep_default_na=False, na_values=[""], dtype={"panel": "str", "checkpoint": "str"})
+    names = dict.fromkeys(("panel", "checkpoint", "defense"), "str")
+    return pd.read_csv(path, keep_default_na=False, na_values=[""], dtype=names)
 
 
-def _trade_offs(done: pd.DataFrame, metric: str, shape: str, title: str, defenses: list[str]) -> Iterator[Plot]:
+def _trade_offs(done: pd.DataFrame, metric: Literal["ASR", "RA"], mark: str, defenses: list[str]) -> Iterator[Plot]:
     """One chart for each dataset, a point for each model: clean accuracy against ``metric``."""
-    clean = done[done["metric"] == "CA"][[*_PLACE, "value", "low", "high"]]
-    both = done[done["metric"] == metric].merge(clean, on=_PLACE, suffixes=("", "_clean"))
-    points = both.rename(columns={"value": "y", "low": "y_low", "high": "y_high", shape: "mark"})
-    points["mark"] = points["mark"].replace(WORST, "worst case")
-    points = points.rename(columns={"value_clean": "x", "low_clean": "x_low", "high_clean": "x_high"})
-    for (track, dataset, split), shown in points.groupby(["track", "dataset", "split"], sort=False):
-        axes = {"x": "clean accuracy (%)", "y": title, "mark": shape, "colour": "defense"}
-        chart = _scatter(shown.rename(columns={"defense": "colour"}), axes, defenses)
-        yield Plot(f"{dataset}, {split} ({track})", _spec(chart, f"{axes['x']} against {title} on {dataset}"))
+    clean = done[done["metric"] == "CA"][[*_MODEL, "value", "low", "high"]]
+    clean = clean.rename(columns={"value": "x", "low": "x_low", "high": "x_high"})
+    points = _points(done[done["metric"] == metric]).merge(clean, on=_MODEL).assign(colour=lambda both: both["defense"])
+    points["mark"] = points[mark].replace(WORST, "worst case")
+    title = {"ASR": "attack success rate (%)", "RA": "robust accuracy (%)"}[metric]
+    axes = Axes("clean accuracy (%)", title, "defense", mark)
+    for (track, dataset, split), shown in points.groupby(_SCENE, sort=False):
+        yield Plot(f"{dataset}, {split} ({track})", scatter(shown, axes, defenses))
 
 
 def _by_eps(done: pd.DataFrame, suite: Suite, defenses: list[str]) -> Iterator[Plot]:
-    """One chart for each dataset and family of attacks; clean accuracy stands at eps 0."""
+    """One chart for each dataset and attack that is run at several eps; clean accuracy stands at eps 0."""
     bounds = {name: spec.options.get("eps") for name, spec in suite.attacks.items()}
-    robust = done[done["metric"] == "RA"].assign(x=done["attack"].map(bounds)).dropna(subset="x")
-    robust = robust.assign(family=robust["attack"].map(lambda name: re.sub(r"_?(eps)?_?\d+$", "", name)))
-    for (track, dataset, split, family), shown in robust.groupby(["track", "dataset", "split", "family"], sort=False):
-        if shown["x"].nunique() < 2:
-            continue
-        clean = done[
-            (done["metric"] == "CA") & (done[["track", "dataset", "split"]] == (track, dataset, split)).all(axis=1)
-        ]
-        points = pd.concat([shown, clean.assign(x=0.0)])
-        points = points.rename(columns={"value": "y", "low": "y_low", "high": "y_high", "defense": "colour"})
-        axes = {"x": "eps (/255)", "y": "robust accuracy (%)", "mark": "checkpoint", "colour": "defense"}
-        chart = _lines(points.rename(columns={"checkpoint": "mark"}), axes, defenses)
-        yield Plot(
-            f"{family} on {dataset}, {split} ({track})", _spec(chart, f"robust accuracy under {family} against eps")
-        )
+    robust = done[done["metric"] == "RA"].assign(x=lambda cells: cells["attack"].map(bounds)).dropna(subset="x")
+    robust["family"] = [_EPS.sub("", attack) for attack in robust["attack"]]
+    axes = Axes("eps (/255)", "robust accuracy (%)", "defense", "checkpoint")
+    for (track, dataset, split, family), shown in robust.groupby([*_SCENE, "family"], sort=False):
+        if shown["x"].nunique() > 1:
+            clean = done[done["metric"] == "CA"].merge(shown[_SCENE].drop_duplicates()).assign(x=0.0)
+            points = _points(pd.concat([clean, shown])).rename(columns={"defense": "colour", "checkpoint": "mark"})
+            yield Plot(f"{family} on {dataset}, {split} ({track})", lines(points, axes, defenses))
 
 
 def _ablations(numbers: pd.DataFrame) -> Iterator[Plot]:
-    checkpoints = list(dict.fromkeys(numbers["checkpoint"]))
-    columns = {"value": "y", "low": "y_low", "high": "y_high", "checkpoint": "colour", "metric": "mark"}
-    for panel, shown in numbers.groupby("panel", sort=False):
-        axes = {"x": str(panel), "y": "percent", "mark": "metric", "colour": "checkpoint"}
-        yield Plot(
-            str(panel), _spec(_lines(shown.rename(columns=columns), axes, checkpoints), f"ASR and CA against {panel}")
-        )
+    points = _points(numbers).rename(columns={"checkpoint": "colour", "metric": "mark"})
+    for panel, shown in points.groupby("panel", sort=False):
+        axes = Axes(str(panel), "percent", "checkpoint", "metric")
+        yield Plot(str(panel), lines(shown, axes, list(dict.fromkeys(points["colour"]))))
 
 
 def _resistivities(numbers: pd.DataFrame) -> Iterator[Plot]:
-    checkpoints = list(dict.fromkeys(numbers["checkpoint"]))
     columns = {"checkpoint": "colour", "defense": "mark"}
     for start, end in (("pr", "x"), ("asr", "y")):
         columns |= {start: end, f"{start}_low": f"{end}_low", f"{start}_high": f"{end}_high"}
-    for panel, shown in numbers.groupby("panel", sort=False):
-        axes = {"x": "PR", "y": "attack success rate (%)", "mark": "defense", "colour": "checkpoint"}
-        chart = _scatter(shown.rename(columns=columns), axes, checkpoints)
-        yield Plot(str(panel), _spec(chart, f"PR against ASR, {panel}"))
+    points = numbers.rename(columns=columns)
+    axes = Axes("PR", "attack success rate (%)", "checkpoint", "defense")
+    for panel, shown in points.groupby("panel", sort=False):
+        yield Plot(str(panel), scatter(shown, axes, list(dict.fromkeys(points["colour"]))))
 
 
-def _scatter(points: pd.DataFrame, axes: dict[str, str], colours: list[str]) -> alt.LayerChart:
-    """Points at ``x`` and ``y`` with their intervals."""
-    base, scale = _base(points, axes, colours), alt.Scale(zero=False)
-    x = alt.X("x:Q", title=axes["x"], scale=scale)
-    y = alt.Y("y:Q", title=axes["y"], scale=alt.Scale(domain=_PERCENT))
-    across = base.mark_rule(opacity=0.45).encode(x=alt.X("x_low:Q", title=axes["x"], scale=scale), x2="x_high:Q", y=y)
-    upright = base.mark_rule(opacity=0.45).encode(x=x, y="y_low:Q", y2="y_high:Q")
-    marks = base.mark_point(filled=True, size=70, opacity=1).encode(
-        x=x, y=y, shape=alt.Shape("mark:N", title=axes["mark"], legend=_ABOVE)
-    )
-    return alt.layer(across, upright, marks)
-
-
-def _lines(points: pd.DataFrame, axes: dict[str, str], colours: list[str]) -> alt.LayerChart:
-    """Lines through the means over seeds, with the band that all intervals span."""
-    base = _base(points, axes, colours)
-    x, title = alt.X("x:Q", title=axes["x"]), axes["y"]
-    scale = alt.Scale(domain=_PERCENT)
-    band = base.mark_area(opacity=0.15).encode(
-        x=x, y=alt.Y("min(y_low):Q", title=title, scale=scale), y2="max(y_high):Q", detail="mark:N"
-    )
-    dash = alt.StrokeDash("mark:N", title=axes["mark"], legend=_ABOVE)
-    line = base.mark_line(point=True).encode(x=x, y=alt.Y("mean(y):Q", title=title, scale=scale), strokeDash=dash)
-    return alt.layer(band, line)
-
-
-def _base(points: pd.DataFrame, axes: dict[str, str], colours: list[str]) -> alt.Chart:
-    """A chart of ``points`` whose colours mean the same in all charts, and whose marks tell their numbers on hover."""
-    kept = [
-        name
-        for name in points
-        if name in {"x", "y", "x_low", "x_high", "y_low", "y_high", "mark", "colour", "attack", "seed"}
-    ]
-    palette = [_COLOURS[number % len(_COLOURS)] for number in range(len(colours))]
-    # A point is named in full when the pointer rests on it, for colours repeat where there are many.
-    shown = [alt.Tooltip(name, title=axes.get(name, name)) for name in kept if not name.endswith(("low", "high"))]
-    present = [name for name in colours if name in set(points["colour"])]
-    colour = alt.Color(
-        "colour:N",
-        title=axes["colour"],
-        scale=alt.Scale(domain=colours, range=palette),
-        legend=alt.Legend(values=present),
-    )
-    return alt.Chart(points[kept]).encode(color=colour, tooltip=shown)
-
-
-def _spec(chart: alt.LayerChart, description: str) -> dict[str, Any]:
-    """The specification: as wide as the page allows, in the page's own colours."""
-    plain = {"labelColor": "currentColor", "titleColor": "currentColor", "titleFontWeight": "normal"}
-    sized = chart.properties(width="container", height=_HEIGHT, description=description)
-    return (
-        sized.configure(background="transparent", font="inherit")
-        .configure_view(stroke=None)
-        .configure_axis(
-            **plain, domain=False, tickColor="transparent", tickCount=5, gridColor="currentColor", gridOpacity=0.12
-        )
-        .configure_legend(
-            **plain,
-            orient="bottom",
-            columns=3,
-            symbolBaseFillColor="currentColor",
-            symbolBaseStrokeColor="currentColor",
-        )
-        .to_dict()
-    )
+def _points(cells: pd.DataFrame) -> pd.DataFrame:
+    return cells.rename(columns={"value": "y", "low": "y_low", "high": "y_high"})
