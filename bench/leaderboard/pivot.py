@@ -62,14 +62,9 @@ class Pivot(NamedTuple):
     def lines(self, write: Callable[[Entry], str]) -> list[list[str]]:
         """The body of the table, with each entry put into words by ``write``."""
         return [
-            [*self.labels(self.spec.rows, row), *map(write, self.entries(row)), " ".join(self.flags(row))]
+            [*self.labels(self.spec.rows, row), *map(write, self._entries(row)), " ".join(self.flags(row))]
             for row in self.rows
         ]
-
-    def entries(self, row: Key) -> list[Entry]:
-        """What a row shows, column by column, the average last."""
-        entries = [_entry(self.cells.get((row, column), [])) for column in self.columns]
-        return [*entries, _average(entries)] if self.spec.average else entries
 
     def flags(self, row: Key) -> list[str]:
         """The flags of all cells of a row."""
@@ -84,6 +79,15 @@ class Pivot(NamedTuple):
         """How an id is written."""
         own = "Worst case" if name == "attack" and value == WORST else value
         return self.spec.names.get(value, own)
+
+    def entry(self, row: Key, column: Key | None) -> Entry:
+        """What stands at a row and a column; None as column stands for their average."""
+        if column is None:
+            return _average([self.entry(row, each) for each in self.columns])
+        return _entry(self.cells.get((row, column), []))
+
+    def _entries(self, row: Key) -> list[Entry]:
+        return [self.entry(row, column) for column in (*self.columns, *([None] if self.spec.average else []))]
 
 
 def pivot(cells: pd.DataFrame, spec: TableSpec, where: str) -> Pivot:

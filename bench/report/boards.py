@@ -11,7 +11,6 @@ from bench.config import Column, Suite, TableSpec
 from bench.errors import UserError
 from bench.leaderboard.markdown import survivals
 from bench.leaderboard.pivot import Entry, Key, Pivot, pivot
-from bench.leaderboard.verify import IDS
 from bench.paths import Paths
 
 # In this order of the ids, the defenses that one compares stand below each other.
@@ -148,18 +147,20 @@ def boards(cells: pd.DataFrame, suite: Suite, paths: Paths) -> list[Board]:
 def _board(cells: pd.DataFrame, suite: Suite, name: str, paths: Paths, lowest: dict[Key, float]) -> Board:
     spec, where = suite.tables[name], f"{paths.suite}: tables.{name}"
     found = pivot(cells, spec.model_copy(update={"rows": _ORDER, "columns": (), "average": False}), where)
-    references = _references(paths.boards / f"{name}.long.csv")
+    references = _references(_long(name, paths))
 
     def known(row: Key) -> Known:
-        own = references.get(row, Known())
-        return own if own.worst is not None else own._replace(worst=lowest.get(_model(row)) if _robust(row) else None)
+        own, metric = references.get(row, Known()), row[_ORDER.index("metric")]
+        if metric == "CA":
+            return own._replace(worst=None)
+        return own if own.worst is not None or metric != "RA" else own._replace(worst=lowest.get(_model(row)))
 
     lines = [_line(found, row, known(row)) for row in found.rows]
     return Board(name, spec, lines, survivals(found, suite))
 
 
 def _line(found: Pivot, row: Key, known: Known) -> Line:
-    (entry,), cells = found.entries(row), found.cells[row, ()]
+    entry, cells = found.entry(row, ()), found.cells[row, ()]
     labels: dict[str, str] = dict(zip(_ORDER, found.labels(_ORDER, row), strict=True))
     return Line(cells, labels | {"threat_model": cells[0].threat_model.replace("_", " ")}, entry, known)
 
@@ -180,8 +181,14 @@ def _model(row: Key) -> Key:
     return tuple(value for name, value in zip(_ORDER, row, strict=True) if name not in ("attack", "metric"))
 
 
-def _robust(row: Key) -> bool:
-    return row[_ORDER.index("metric")] == "RA"
+def unmeasured(name: str, paths: Paths) -> int:
+    """How many published numbers of a table no cell stands for, as its ``<table>.long.csv`` says."""
+    path = _long(name, paths)
+    return int((pd.read_csv(path, dtype="str", keep_default_na=False)["state"] == "-").sum()) if path.exists() else 0
+
+
+def _long(name: str, paths: Paths) -> Path:
+    return paths.boards / f"{name}.long.csv"
 
 
 def _references(path: Path) -> dict[Key, Known]:
@@ -189,10 +196,10 @@ def _references(path: Path) -> dict[Key, Known]:
     if not path.exists():
         return {}
     frame = pd.read_csv(path, dtype="str", keep_default_na=False)
-    lacking = [name for name in _ORDER if name not in frame]
+    lacking = [name for name in (*_ORDER, "state", "published", "worst_known") if name not in frame]
     if lacking:
-        raise UserError(f"{path} lacks the columns {', '.join(lacking)} of {', '.join(IDS)}; make it again")
-    numbers = frame.reindex(columns=["published", "worst_known"]).apply(pd.to_numeric, errors="coerce")
+        raise UserError(f"{path} lacks the columns {', '.join(lacking)}; make it again with: bench table")
+    numbers = frame[["published", "worst_known"]].apply(pd.to_numeric, errors="coerce")
     numbers = numbers.astype(object).where(numbers.notna(), None)
     rows = frame[list(_ORDER)].itertuples(index=False, name=None)
     return dict(zip(rows, map(Known._make, numbers.itertuples(index=False, name=None)), strict=True))

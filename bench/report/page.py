@@ -20,7 +20,7 @@ from bench.leaderboard.markdown import meaning
 from bench.leaderboard.verify import read_cells
 from bench.overview.models import stage
 from bench.paths import Paths
-from bench.report.boards import boards
+from bench.report.boards import boards, unmeasured
 from bench.report.details import command, details, uncollected
 from bench.report.plots import PlotGroup, analysis_group, plot_groups
 from bench.report.samples import sample_strips
@@ -32,7 +32,6 @@ _TABLES = {
     "autoWidth": False,
     "order": [],
     "pageLength": _ROWS,
-    "lengthMenu": [_ROWS, 100, 1000],
     "columnDefs": [{"targets": "filter", "columnControl": [_FILTER]}],
     "layout": {"topStart": "search", "topEnd": None, "bottomStart": "info", "bottomEnd": "paging"},
     "language": {"search": "Search", "info": "_START_ to _END_ of _TOTAL_", "infoFiltered": "(of _MAX_ in all)"},
@@ -51,7 +50,7 @@ class Figure(NamedTuple):
 
 
 class Gap(NamedTuple):
-    """Something that is missing, and what makes it."""
+    """Something that is missing, and what makes it, where anything does."""
 
     what: str
     state: str
@@ -128,7 +127,7 @@ def _redrawn(picture: Path) -> PlotGroup | None:
 
 
 def _gaps(cells: pd.DataFrame, suite: Suite, paths: Paths) -> Iterator[Gap]:
-    """Cells without a number, one line for each stage and state."""
+    """Cells without a number, one line for each stage and state; then published numbers without a cell."""
     counted = dict[tuple[str, str, str], int]()
     for cell in cells[cells["state"] != "done"].itertuples():
         what = f"{cell.defense} under {cell.attack} ({cell.track})"
@@ -140,3 +139,6 @@ def _gaps(cells: pd.DataFrame, suite: Suite, paths: Paths) -> Iterator[Gap]:
         counted[key] = counted.get(key, 0) + 1
     for (what, state, make), count in counted.items():
         yield Gap(what, state, count, make)
+    for name in suite.tables:
+        if count := unmeasured(name, paths):
+            yield Gap(f"published numbers of {name}", "not measured", count, "")

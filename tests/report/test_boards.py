@@ -75,12 +75,14 @@ def test_a_weaker_threat_model_does_not_make_the_worst_known(house) -> None:
 
 
 def long_csv(house: House, *lines: str) -> None:
-    header = "track,checkpoint,dataset,split,metric,attack,defense,published,worst_known"
+    header = "track,checkpoint,dataset,split,metric,attack,defense,state,published,worst_known"
     (house.paths.boards / "nap_1.long.csv").write_text("\n".join([header, *lines]) + "\n")
 
 
 def test_published_and_worst_known_values_are_joined(house) -> None:
-    long_csv(house, "robust,plain,shapes,test,RA,pgd,nap,45.5,12.5", "robust,plain,shapes,test,RA,autoattack,nap,,")
+    long_csv(
+        house, "robust,plain,shapes,test,RA,pgd,nap,done,45.5,12.5", "robust,plain,shapes,test,RA,autoattack,nap,done,,"
+    )
     found = line(house, defense="nap", dataset="Shapes", attack="PGD-100")
     assert found.known == (45.5, 12.5)
     assert found.gap == 25 - 45.5
@@ -92,7 +94,7 @@ def test_published_and_worst_known_values_are_joined(house) -> None:
 
 
 def test_a_cell_without_a_number_has_no_gap(house) -> None:
-    long_csv(house, "robust,plain,shapes,test,RA,pgd,nap,45.5,12.5")
+    long_csv(house, "robust,plain,shapes,test,RA,pgd,nap,done,45.5,12.5")
     house.put("robust", "nap", "pgd", state="diverged", reason="the loss was NaN")
     found = line(house, defense="nap", dataset="Shapes", attack="PGD-100")
     assert (found.entry.state, found.known.published, found.gap) == ("diverged", 45.5, None)

@@ -93,10 +93,14 @@ def test_an_analysis_that_can_be_drawn_is_drawn(house, page) -> None:
 def test_published_values_stand_beside_measured_ones(house, page) -> None:
     assert "no published value belongs to these cells" in page()
     (house.paths.boards / "nap_1.long.csv").write_text(
-        "track,checkpoint,dataset,split,metric,attack,defense,published,worst_known\n"
-        "robust,plain,shapes,test,RA,pgd,nap,45.5,12.5\n"
+        "track,checkpoint,dataset,split,metric,attack,defense,state,published,worst_known\n"
+        "robust,plain,shapes,test,RA,pgd,nap,done,45.5,12.5\n"
+        ",,caltech101,,RA,pgd,nap,-,33.1,\n"
     )
     text = page()
+    assert re.search(
+        r'published numbers of nap_1</th><td class="state">not measured</td><td class="number">1</td>', text
+    )
     for kind, number in (("published", "45.5"), ("gap", "-20.5"), ("worst", "12.5")):
         assert re.search(rf'<td class="number {kind}" data-order="-?[\d.]+">{re.escape(number)}</td>', text)
 
