@@ -199,7 +199,16 @@ def _references(path: Path) -> dict[Key, Known]:
     lacking = [name for name in (*_ORDER, "state", "published", "worst_known") if name not in frame]
     if lacking:
         raise UserError(f"{path} lacks the columns {', '.join(lacking)}; make it again with: bench table")
-    numbers = frame[["published", "worst_known"]].apply(pd.to_numeric, errors="coerce")
-    numbers = numbers.astype(object).where(numbers.notna(), None)
-    rows = frame[list(_ORDER)].itertuples(index=False, name=None)
-    return dict(zip(rows, map(Known._make, numbers.itertuples(index=False, name=None)), strict=True))
+    try:
+        return {
+            tuple(row): Known(_number(published), _number(worst))
+            for *row, published, worst in frame[[*_ORDER, "published", "worst_known"]].itertuples(
+                index=False, name=None
+            )
+        }
+    except ValueError as error:
+        raise UserError(f"{path}: {error}; make it again with: bench table") from error
+
+
+def _number(text: str) -> float | None:
+    return float(text) if text else None

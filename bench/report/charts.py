@@ -87,7 +87,7 @@ def _base(points: pd.DataFrame, axes: Axes, colours: Sequence[str]) -> alt.Chart
 
 def _finished(chart: alt.LayerChart, axes: Axes) -> dict[str, Any]:
     """The specification, with a description for screen readers."""
-    plain = {"labelColor": "currentColor", "titleColor": "currentColor", "titleFontWeight": "normal"}
+    plain: dict[str, Any] = {"labelColor": "currentColor", "titleColor": "currentColor", "titleFontWeight": "normal"}
     described = f"{axes.y} against {axes.x}, by {axes.colour} and {axes.mark}; the boards hold the numbers"
     return (
         chart.properties(width="container", height=_HEIGHT, description=described)

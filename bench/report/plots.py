@@ -91,8 +91,9 @@ def analysis_group(name: str, path: Path) -> PlotGroup | None:
 
 
 def _read(path: Path) -> pd.DataFrame:
-    names = dict.fromkeys(("panel", "checkpoint", "defense"), "str")
-    return pd.read_csv(path, keep_default_na=False, na_values=[""], dtype=names)
+    return pd.read_csv(
+        path, keep_default_na=False, na_values=[""], dtype={"panel": "str", "checkpoint": "str", "defense": "str"}
+    )
 
 
 def _trade_offs(done: pd.DataFrame, metric: Literal["ASR", "RA"], mark: str, defenses: list[str]) -> Iterator[Plot]:

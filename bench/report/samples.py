@@ -89,8 +89,8 @@ def _strip(suite: Suite, plan: Track, name: str, dataset: str, paths: Paths, cou
     clean, labels = split.batch(rows), split.targets(rows)
     truths = [names[label] for label in labels.tolist()]
 
-    def samples(images: Tensor, called: list[str]) -> list[Sample]:
-        return [Sample(*told, _uri(image)) for *told, image in zip(truths, called, images, strict=True)]
+    def samples(images: Tensor, said: list[str]) -> list[Sample]:
+        return [Sample(truth, name, _uri(image)) for truth, name, image in zip(truths, said, images, strict=True)]
 
     def called(images: Tensor) -> list[str]:
         return [names[label] for label in predict(model, images).tolist()]

@@ -106,6 +106,12 @@ def test_a_long_table_without_the_ids_is_refused(house) -> None:
         board(house)
 
 
+def test_a_damaged_number_in_a_long_table_is_named(house) -> None:
+    long_csv(house, "robust,plain,shapes,test,RA,pgd,nap,done,x4,")
+    with pytest.raises(UserError, match=r"nap_1\.long\.csv: could not convert string to float: 'x4'"):
+        board(house)
+
+
 def test_a_control_that_survives_warns_above_the_board(house) -> None:
     house.put("robust", "none", "pgd", "1110")
     (warning,) = [text for text in board(house).warnings if "PGD-100" in text]
