@@ -29,4 +29,4 @@ $(READY): requirements.lock pyproject.toml
 	touch $(READY)
 
 lock:  ## Renew requirements.lock after a change of pyproject.toml (needs uv).
-	uv pip compile pyproject.toml --group dev --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --output-file requirements.lock
+	uv pip compile pyproject.toml --extra report --group dev --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --output-file requirements.lock

@@ -183,6 +183,24 @@ def analyse(
         _console.print(str(path), highlight=False)
 
 
+@app.command()
+def report(
+    suite: SuiteOption = DEFAULT_SUITE,
+    out: Annotated[Path | None, typer.Option(help="The page; report.html beside the boards if not given.")] = None,
+    samples: Annotated[int, typer.Option(min=0, help="Sample images per checkpoint and dataset; 0 for none.")] = 6,
+) -> None:
+    """Write one page with all boards, plots, sample images and gaps; it works from a file, without a network."""
+    from bench.report.libraries import check_libraries
+
+    check_libraries()
+    from bench.report.page import write_report
+
+    paths, loaded = _open(suite)
+    page = out or paths.boards / "report.html"
+    write_report(loaded, paths, page, samples)
+    _console.print(f"{page}: {page.stat().st_size / 1e6:.1f} MB", highlight=False)
+
+
 @app.command("list")
 def list_(
     name: Annotated[str, typer.Argument(help="An item, to explain its options.")] = "",

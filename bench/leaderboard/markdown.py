@@ -38,7 +38,8 @@ def markdown(pivot: Pivot, suite: Suite, found: dict[Place, Position], board: li
     lines = pivot.lines(lambda row, column: written(found[row, column], pivot.spec.decimals))
     body = tabulate(lines, pivot.header(), tablefmt="pipe", disable_numparse=True, colalign=pivot.sides())
     notes = [
-        *(_survivors(pivot, suite), _reading(pivot), _published(pivot, found), _images(pivot), _threat_models(pivot)),
+        *(f"**{sentence}**" for sentence in survivals(pivot, suite)),
+        *(_reading(pivot), _published(pivot, found), _images(pivot), _threat_models(pivot)),
         *(_flags(pivot), _ranking(pivot, board)),
     ]
     return "\n\n".join([f"# {pivot.spec.title}", body, *filter(None, notes)]) + "\n"
@@ -78,6 +79,28 @@ def _ranking(pivot: Pivot, board: list[dict[str, Any]]) -> str:
     )
 
 
+def meaning(flag: str) -> str:
+    """What a flag says about a result."""
+    return _MEANING.get(flag, "a warning of the attack itself")
+
+
+def survivals(pivot: Pivot, suite: Suite) -> list[str]:
+    """A sentence for each attack under which the undefended control kept more than it should, with the places."""
+    attacks = dict[str, list[str]]()
+    for cell in _cells(pivot, pivot.columns):
+        if CONTROL_SURVIVES in cell.flags.split():
+            dataset, split, checkpoint = pivot.labels(_PLACE, (cell.dataset, cell.split, cell.checkpoint))
+            place = f"{dataset} ({split}, checkpoint {checkpoint})"
+            places = attacks.setdefault(pivot.label("attack", cell.attack), [])
+            places += [place] if place not in places else []
+    ceiling = f"{suite.protocol.control_ceiling:g} %"
+    return [
+        f"Warning: under {attack} the undefended control keeps more than {ceiling} on {', '.join(places)}; "
+        "no defense is credited with resisting this attack there."
+        for attack, places in attacks.items()
+    ]
+
+
 def _reading(pivot: Pivot) -> str:
     seeds = len({cell.seed for cell in _cells(pivot, pivot.columns)})
     deviation = f"; ± is the standard deviation over {seeds} seeds" if seeds > 1 else ""
@@ -112,24 +135,7 @@ def _attacks_by(pivot: Pivot, columns: list[Key], value: Callable[[Any], str]) -
 
 def _flags(pivot: Pivot) -> str:
     flags = sorted({flag for row in pivot.rows for flag in pivot.flags(row)})
-    return "\n".join(f"- `{flag}`: {_MEANING.get(flag, 'a warning of the attack itself')}." for flag in flags)
-
-
-def _survivors(pivot: Pivot, suite: Suite) -> str:
-    """A marked sentence for each attack under which the control kept more than it should, with the places."""
-    attacks = dict[str, list[str]]()
-    for cell in _cells(pivot, pivot.columns):
-        if CONTROL_SURVIVES in cell.flags.split():
-            dataset, split, checkpoint = pivot.labels(_PLACE, (cell.dataset, cell.split, cell.checkpoint))
-            place = f"{dataset} ({split}, checkpoint {checkpoint})"
-            places = attacks.setdefault(pivot.label("attack", cell.attack), [])
-            places += [place] if place not in places else []
-    ceiling = f"{suite.protocol.control_ceiling:g} %"
-    return "\n\n".join(
-        f"**Warning: under {attack} the undefended control keeps more than {ceiling} on {', '.join(places)}; "
-        "no defense is credited with resisting this attack there.**"
-        for attack, places in attacks.items()
-    )
+    return "\n".join(f"- `{flag}`: {meaning(flag)}." for flag in flags)
 
 
 def _cells(pivot: Pivot, columns: list[Key]) -> Iterator[Any]:
