@@ -5,7 +5,7 @@ import sys
 from collections.abc import Generator, Iterable
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -14,6 +14,9 @@ from rich.markup import escape
 from bench.config import Suite, load_suite
 from bench.errors import UserError, unknown
 from bench.paths import DEFAULT_SUITE, Paths, paths_for
+
+if TYPE_CHECKING:
+    from bench.evaluation.record import Record
 
 app = typer.Typer(
     help="A reproducible benchmark of vision-language models under adversarial examples and backdoors.",
@@ -73,6 +76,18 @@ def checkpoint(name: str, suite: SuiteOption = DEFAULT_SUITE) -> None:
 
 
 @app.command()
+def surrogate(name: str, suite: SuiteOption = DEFAULT_SUITE) -> None:
+    """Make a surrogate: a model that transfer attacks work on instead of the attacked one."""
+    from bench.surrogates.folder import make_surrogate
+
+    paths, loaded = _open(suite)
+    _known("surrogate", name, loaded.surrogates)
+    with _training_may_diverge():
+        card = make_surrogate(loaded, name, paths)
+    _console.print(f"{name}: {card.parameters:,} numbers in {paths.surrogate(name)}, made in {card.wall_s:.0f} s")
+
+
+@app.command()
 def defend(track: str, defense: str, checkpoint: str, suite: SuiteOption = DEFAULT_SUITE) -> None:
     """Tune a defense on a checkpoint, for every dataset and seed of the track."""
     from bench.backdoors.checkpoint import load_checkpoint
@@ -87,25 +102,34 @@ def defend(track: str, defense: str, checkpoint: str, suite: SuiteOption = DEFAU
 
 @app.command()
 def evaluate(
-    track: str,
-    defense: str,
-    attack: str,
+    track: Annotated[str, typer.Argument(help="A track of the suite.")] = "",
+    defense: Annotated[str, typer.Argument(help="One of its defenses.")] = "",
+    attack: Annotated[str, typer.Argument(help="One of its attacks.")] = "",
     suite: SuiteOption = DEFAULT_SUITE,
     limit: Annotated[
         int | None, typer.Option(min=1, help="At most so many images per cell: a quick look, kept out of all tables.")
     ] = None,
+    model: Annotated[
+        str, typer.Option(help="Instead of a track: FILE.py:FUNCTION that returns a module, images in [0,1] to logits.")
+    ] = "",
+    dataset: Annotated[str, typer.Option(help="With --model: a fetched dataset.")] = "",
+    attacks: Annotated[str, typer.Option(help="With --model: attacks of the suite, joined by commas.")] = "",
+    split: Annotated[str, typer.Option(help="With --model: which part of the dataset.")] = "test",
 ) -> None:
-    """Evaluate a defense under an attack, on every checkpoint and dataset of the track."""
+    """Evaluate a defense under an attack on all of its track, or a model of your own under several attacks."""
+    paths, loaded = _open(suite)
+    if model:
+        from bench.evaluation.external import evaluate_external
+
+        _known("dataset", dataset, loaded.datasets)
+        _print_records(evaluate_external(loaded, model, dataset, split, attacks.split(","), paths, limit))
+        return
     from bench.evaluation.run import evaluate as run
 
-    paths, loaded = _open(suite)
     _known("track", track, loaded.tracks)
     _known("defense", defense, loaded.tracks[track].defenses)
     _known("attack", attack, loaded.attacks)
-    for record in run(loaded, track, defense, attack, paths, limit):
-        interval = f"{record.metric} {record.value:.1f} % [{record.low:.1f}, {record.high:.1f}]" if record.n else ""
-        line = f"{record.identity.cell.name}: {record.state} {interval or record.reason} {' '.join(record.flags)}"
-        _console.print(line, highlight=False, markup=False)
+    _print_records(run(loaded, track, defense, attack, paths, limit))
 
 
 @app.command()
@@ -212,6 +236,15 @@ def pretrain(
     from bench.clip.pretrain import PretrainOptions, pretrain_to
 
     pretrain_to(folder, PretrainOptions() if steps is None else PretrainOptions(steps=steps))
+
+
+def _print_records(records: "Iterable[Record]") -> None:
+    """One line per record: what it is about, its value and interval or why there is none, and its flags."""
+    for record in records:
+        cell = record.identity.cell
+        interval = f"{record.metric} {record.value:.1f} % [{record.low:.1f}, {record.high:.1f}]" if record.n else ""
+        told = f"{record.state} {interval or record.reason} {' '.join(record.flags)}"
+        _console.print(f"{cell.attack} on {cell.name}: {told}", highlight=False, markup=False)
 
 
 @contextmanager

@@ -70,14 +70,35 @@ class AttackSpec(Options):
     """One condition of evaluation.
 
     Attributes:
-        threat_model: What the attacker may use.
+        threat_model: What the attacker may use: gradients through the defended model (``white_box``), through the
+            undefended one (``grey_box``), or through ``surrogates`` only (``transfer``).
+        method: Id of the attack's file; the attack's own id if not given. One file can so serve several attacks.
+        surrogates: For ``transfer``, the models that the attack is made on.
         images: Size of the test sample; an even sample over the classes. All images if not given.
+        cell_seconds: A cell whose attack takes longer is given up, with the state ``timeout``. No limit if not given.
         options: The attack file's own options.
     """
 
     threat_model: ThreatModel
+    method: str = ""
+    surrogates: tuple[str, ...] = ()
     images: int | None = None
+    cell_seconds: float | None = Field(default=None, gt=0)
     options: dict[str, Any] = {}
+
+
+class SurrogateSpec(Options):
+    """How a model is made that transfer attacks work on instead of the attacked one; see ``bench/surrogates``.
+
+    Attributes:
+        recipe: Id of the recipe's file.
+        options: The recipe file's own options.
+        seed: Seed of its training.
+    """
+
+    recipe: str
+    options: dict[str, Any] = {}
+    seed: int = 1
 
 
 class Track(Options):
@@ -128,6 +149,7 @@ class Suite(Options):
     protocol: Protocol
     datasets: dict[str, dict[str, Any]]
     checkpoints: dict[str, CheckpointSpec]
+    surrogates: dict[str, SurrogateSpec] = {}
     attacks: dict[str, AttackSpec]
     tracks: dict[str, Track]
     tables: dict[str, TableSpec]
@@ -136,6 +158,10 @@ class Suite(Options):
     def control(self) -> str:
         """Id of the undefended control."""
         return "none"
+
+    def method_of(self, attack: str) -> str:
+        """Id of the file of ``attack``."""
+        return self.attacks[attack].method or attack
 
 
 def load_suite(path: Path) -> Suite:
@@ -208,6 +234,11 @@ def _check_references(suite: Suite, where: str) -> None:
     for name, checkpoint in suite.checkpoints.items():
         for key in ("dataset", "pairs") if checkpoint.trigger != "none" else ():
             check("dataset", getattr(checkpoint, key), suite.datasets, f"checkpoints.{name}.{key}")
+    for name, attack in suite.attacks.items():
+        for surrogate in attack.surrogates:
+            check("surrogate", surrogate, suite.surrogates, f"attacks.{name}.surrogates")
+        if (attack.threat_model == "transfer") != bool(attack.surrogates):
+            faults.append(f"{where}: attacks.{name}.surrogates: a transfer attack names them, and no other attack does")
     for name, track in suite.tracks.items():
         check("defense", suite.control, track.defenses, f"tracks.{name}.defenses (the undefended control)")
         for checkpoint in track.checkpoints:

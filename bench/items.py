@@ -1,4 +1,4 @@
-"""Finding datasets, triggers, attacks and defenses by name: an item is the file ``bench/<kind>/<id>.py``.
+"""Finding datasets, triggers, attacks, surrogates and defenses by name: an item is the file ``bench/<kind>/<id>.py``.
 
 Packages outside this one offer items through entry points of the group ``bench.<kind>``, each naming a module.
 """
@@ -13,12 +13,13 @@ from bench.config import Options, parse
 from bench.errors import unknown
 from bench.files import sha256_of
 
-Kind = Literal["datasets", "backdoors", "attacks", "defenses"]
+Kind = Literal["datasets", "backdoors", "attacks", "surrogates", "defenses"]
 # Files in the rooms that serve the items and are none themselves.
 _FURNITURE = {
     "datasets": {"store", "world", "world_task", "sampling"},
     "backdoors": {"trigger", "poison", "make", "checkpoint"},
     "attacks": {"checked", "contract"},
+    "surrogates": {"contract", "folder", "plain"},
     "defenses": {"contract", "artefact", "tuning"},
 }
 

@@ -16,6 +16,7 @@ NAMES = {
     "datasets": {"Options", "fetch"},
     "backdoors": {"Options", "draw", "apply"},
     "attacks": {"Options", "METRIC", "attack"},
+    "surrogates": {"Options", "GIVES", "make", "restore"},
     "defenses": {"Options", "TUNES_ON", "fit", "load"},
 }
 PARAMETERS = {
@@ -23,6 +24,8 @@ PARAMETERS = {
     "draw": ["options", "image_size", "stream"],
     "apply": ["images", "kept", "options", "seeds"],
     "attack": ["model", "images", "labels", "options", "seeds", "knowledge"],
+    "make": ["options", "data"],
+    "restore": ["tensors", "options", "task"],
     "fit": ["victim", "data", "options"],
     "load": ["tensors", "victim", "options"],
 }
@@ -32,6 +35,7 @@ FURNITURE = [
         "datasets": ["store", "world", "world_task", "sampling", "__init__"],
         "backdoors": ["trigger", "poison", "make", "checkpoint", "__init__"],
         "attacks": ["checked", "contract", "__init__"],
+        "surrogates": ["contract", "folder", "plain", "__init__"],
         "defenses": ["contract", "artefact", "tuning", "__init__"],
     }.items()
     for name in names

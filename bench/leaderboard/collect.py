@@ -92,7 +92,7 @@ def _results(suite: Suite, paths: Paths) -> list[Result]:
     for _, cell in wanted:
         if cell.attack not in metrics:
             # Slow, for it loads torch; needed only where an attack has no record at all.
-            metrics[cell.attack] = load_item("attacks", cell.attack, f"{paths.suite}: attacks").METRIC
+            metrics[cell.attack] = load_item("attacks", suite.method_of(cell.attack), f"{paths.suite}: attacks").METRIC
     return [Result(track, cell, metrics[cell.attack], records.get((track, cell))) for track, cell in wanted]
 
 

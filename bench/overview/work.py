@@ -28,7 +28,7 @@ def work_of(attack: str, module: Any, options: Options, classes: int, survivors:
     """What an attack and the evaluator around it do with one image; None where that does not show.
 
     Args:
-        attack: Id of the attack.
+        attack: Id of the attack's file.
         module: The attack's file.
         options: Its options.
         classes: How many the model tells apart.
