@@ -93,12 +93,10 @@ class SurrogateSpec(Options):
     Attributes:
         recipe: Id of the recipe's file.
         options: The recipe file's own options.
-        seed: Seed of its training.
     """
 
     recipe: str
     options: dict[str, Any] = {}
-    seed: int = 1
 
 
 class Track(Options):

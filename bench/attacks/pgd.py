@@ -58,10 +58,20 @@ def attack(
     return Result(ends[0] if len(ends) == 1 else _highest(model, ends, labels), eps)
 
 
-def starts_in_ball(images: Tensor, eps: float, seeds: Sequence[int], count: int = 1) -> list[Tensor]:
-    """``count`` times ``images``, with uniform noise in the ball from each image's own stream, clipped to [0,1]."""
-    size = (count, *images.shape[1:])
-    noise = draw_each(seeds, lambda stream: torch.empty(size).uniform_(-eps, eps, generator=stream))
+def starts_in_ball(
+    images: Tensor, eps: float, seeds: Sequence[int], count: int = 1, low: float | None = None
+) -> list[Tensor]:
+    """``count`` times ``images`` plus uniform noise, clipped to [0,1].
+
+    Args:
+        images: Centre of the ball.
+        eps: Radius, in [0,1].
+        seeds: One per image, for a stream of its own.
+        count: How many starts.
+        low: Least noise; -eps if not given.
+    """
+    size, low = (count, *images.shape[1:]), -eps if low is None else low
+    noise = draw_each(seeds, lambda stream: torch.empty(size).uniform_(low, eps, generator=stream))
     return [(images + noise[:, run].to(images)).clamp(0, 1) for run in range(count)]
 
 

@@ -14,7 +14,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from bench.attacks.pgd import ascend
+from bench.attacks.feature_attack import raise_divergence
 from bench.clip.classifier import Classifier
 from bench.clip.defended import DefendedCLIP
 from bench.clip.staged import TextEdits
@@ -77,14 +77,7 @@ def adversarial_embeddings(victim: DefendedCLIP, images: Tensor, options: Option
     """Image embeddings ``(n, d)`` after the label-free attack on the image tower."""
     tower = Classifier(victim.image, victim.staged.embedding_width)
     eps = options.eps / 255
-    with torch.no_grad():
-        clean = functional.softmax(tower(images), dim=-1)
-
-    def divergence(candidates: Tensor) -> Tensor:
-        return functional.kl_div(functional.log_softmax(tower(candidates), dim=-1), clean, reduction="sum")
-
     start = (images + torch.empty_like(images).uniform_(-eps, eps)).clamp(0, 1)
-    step = 1.25 * eps / max(1, options.attack_steps)
-    attacked = ascend(divergence, images, start, eps, step, options.attack_steps)
+    attacked = raise_divergence(tower, images, start, eps, options.attack_steps)
     with torch.no_grad():
         return tower(attacked)

@@ -2,8 +2,8 @@
 
 ``Options``: a closed, frozen pydantic model.
 ``GIVES``: ``logits`` for the classes of any task, or ``features``.
-``make(options, data) -> dict of tensors``: train the model, or get it. torch's global random stream is seeded by the
-caller. ``data`` is the folder of the datasets.
+``make(options, data) -> dict of tensors``: train the model, or get it. ``data`` is the folder of the datasets; seeds
+come from the options, and torch's global random stream is put back by the caller.
 ``restore(tensors, options, task) -> nn.Module``: images in [0,1] to logits for the classes of ``task``, or to features;
 in evaluation mode, differentiable, without parameter gradients.
 """

@@ -26,7 +26,7 @@ class Card(Options):
     """The content of ``surrogate.json``.
 
     Attributes:
-        spec: Recipe and seed, with the defaults of the recipe's options filled in.
+        spec: Recipe, with the defaults of the recipe's options filled in.
         source: Hash of the recipe's file.
         sha256: Hash of the weights.
         parameters: Numbers in the weights.
@@ -80,7 +80,6 @@ def make_surrogate(suite: Suite, name: str, paths: Paths) -> Card:
     scratch.mkdir(parents=True)
     start = time.monotonic()
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(spec.seed)
         tensors: Tensors = module.make(options, paths.data)
     save_file({key: tensor.contiguous() for key, tensor in tensors.items()}, scratch / _WEIGHTS)
     card = Card(
