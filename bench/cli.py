@@ -76,6 +76,15 @@ def checkpoint(name: str, suite: SuiteOption = DEFAULT_SUITE) -> None:
 
 
 @app.command()
+def attacks(suite: SuiteOption = DEFAULT_SUITE) -> None:
+    """Write down what each attack depends on, so that a pipeline runs again what a change touches and no more."""
+    from bench.evaluation.adversary import write_attacks
+
+    paths, loaded = _open(suite)
+    write_attacks(loaded, paths)
+
+
+@app.command()
 def surrogate(name: str, suite: SuiteOption = DEFAULT_SUITE) -> None:
     """Make a surrogate: a model that transfer attacks work on instead of the attacked one."""
     from bench.surrogates.folder import make_surrogate
@@ -124,6 +133,8 @@ def evaluate(
         _known("dataset", dataset, loaded.datasets)
         _print_records(evaluate_external(loaded, model, dataset, split, attacks.split(","), paths, limit))
         return
+    if not track:
+        raise UserError("evaluate: give TRACK DEFENSE ATTACK, or --model FILE.py:FUNCTION --dataset ID --attacks ID,ID")
     from bench.evaluation.run import evaluate as run
 
     _known("track", track, loaded.tracks)

@@ -61,5 +61,10 @@ def source_file(kind: Kind, name: str) -> Path:
 
 
 def source_hash(module: ModuleType) -> str:
-    """Hash of the item's file: results made by other code have another key."""
-    return sha256_of(Path(str(module.__file__)))
+    """Hash of the item's file and of the items it names in ``BUILDS_ON``: results of other code have another key."""
+    return sha256_of(*_sources(module))
+
+
+def _sources(module: ModuleType) -> list[Path]:
+    others: tuple[ModuleType, ...] = getattr(module, "BUILDS_ON", ())
+    return [Path(str(module.__file__)), *(path for other in others for path in _sources(other))]

@@ -29,6 +29,10 @@ class Paths(NamedTuple):
         """Folder of a checkpoint."""
         return self.models / "base" / name
 
+    def attack(self, name: str) -> Path:
+        """What stands for an attack in a pipeline: changes with its code, its options and its surrogates."""
+        return self.models / "attacks" / f"{name}.json"
+
     def surrogate(self, name: str) -> Path:
         """Folder of a surrogate."""
         return self.models / "surrogates" / name

@@ -118,6 +118,28 @@ def test_other_packages_offer_items_through_entry_points(monkeypatch: pytest.Mon
     assert load_item("attacks", "pgd", "suite").METRIC == "RA"
 
 
+def test_the_source_hash_follows_the_items_that_an_item_builds_on(tmp_path: Path) -> None:
+    for name in "abc":
+        (tmp_path / f"{name}.py").write_text(f"{name} = 1\n")
+    c = SimpleNamespace(__file__=str(tmp_path / "c.py"))
+    b = SimpleNamespace(__file__=str(tmp_path / "b.py"), BUILDS_ON=(c,))
+    a = SimpleNamespace(__file__=str(tmp_path / "a.py"), BUILDS_ON=(b,))
+    first = source_hash(a)  # type: ignore[arg-type]
+    (tmp_path / "c.py").write_text("c = 2\n")
+    assert source_hash(a) != first  # type: ignore[arg-type]
+
+
+def test_attacks_name_the_attacks_whose_code_they_use() -> None:
+    for name in item_ids("attacks"):
+        module = load_item("attacks", name, "suite")
+        used = {
+            value.__name__ if inspect.ismodule(value) else getattr(value, "__module__", "")
+            for value in vars(module).values()
+        }
+        others = {f"bench.attacks.{other}" for other in item_ids("attacks")} - {module.__name__}
+        assert {other.__name__ for other in getattr(module, "BUILDS_ON", ())} == used & others, name
+
+
 def test_the_source_hash_follows_the_file(tmp_path: Path) -> None:
     path = tmp_path / "item.py"
     path.write_text("a = 1\n")

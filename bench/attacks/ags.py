@@ -13,11 +13,12 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
+from bench.attacks import pgd
 from bench.attacks.contract import Knowledge, Result
-from bench.attacks.pgd import starts_in_ball
 from bench.config import Options as Closed
 
 METRIC = "RA"
+BUILDS_ON = (pgd,)
 NEEDS = "features"
 
 
@@ -52,7 +53,7 @@ def attack(
     low, high = (images - eps).clamp(min=0), (images + eps).clamp(max=1)
     with torch.no_grad():
         clean = model(images).flatten(1)
-    (x,) = starts_in_ball(images, eps, seeds)
+    (x,) = pgd.starts_in_ball(images, eps, seeds)
     momentum = torch.zeros_like(images)
     for _ in range(options.steps):
         x = x.detach().requires_grad_()

@@ -17,8 +17,10 @@ from bench.attacks import autoattack
 from bench.attacks.contract import Knowledge, Result
 
 METRIC = "RA"
+BUILDS_ON = (autoattack,)
 NOISE_PER_BATCH = True
 Component = Literal["apgd-ce", "apgd-dlr", "apgd-t", "fab", "fab-t", "square"]
+_STEPS, _QUERIES = 100, 5_000
 _LEAST_CLASSES = {"apgd-dlr": 3, "apgd-t": 4, "fab-t": 3}
 _STAND_INS: dict[Component, Component] = {"apgd-t": "apgd-dlr", "fab-t": "fab"}
 
@@ -58,3 +60,12 @@ def attack(
         raise ValueError(f"{component} needs {_LEAST_CLASSES[component]} classes, and the model has {classes}")
     result = autoattack.run(model, images, labels, options, classes, [component])
     return result._replace(flags=result.flags | flags)
+
+
+def passes(options: Options, classes: int, surrogates: int) -> tuple[int, int]:
+    """About how many passes per image, forward only and with a gradient; Square needs fewer where it succeeds."""
+    del surrogates
+    if options.component == "square":
+        return _QUERIES, 0
+    targets = {"apgd-t": min(9, classes - 1), "fab-t": min(9, classes - 1), "fab": classes}
+    return 0, _STEPS * targets.get(options.component, 1)

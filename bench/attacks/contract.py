@@ -6,6 +6,9 @@ images.
 ``METRIC``: what is counted afterwards; ``RA`` for evasion attacks.
 ``NOISE_PER_BATCH = True`` and ``NEEDS = "features"``, where that is so: noise that depends on how images are put into
 batches, and a surrogate without classes.
+``BUILDS_ON``: modules of other attacks whose code it uses, so that a change of theirs is a change of it.
+``passes(options, classes, surrogates) -> (forwards, gradients)``: passes per image, for the estimate, where the option
+``steps`` does not say it.
 
 Attacks are called through ``bench.attacks.checked`` only, which checks bounds and counts passes.
 """

@@ -25,6 +25,7 @@ from bench.attacks.contract import Knowledge, Result
 from bench.config import Options as Closed
 
 METRIC = "RA"
+BUILDS_ON = (pgd,)
 _INSIDE = 1 - 1e-6
 
 

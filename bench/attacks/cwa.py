@@ -92,6 +92,13 @@ def attack(
     return Result(x, eps)
 
 
+def passes(options: Options, classes: int, surrogates: int) -> tuple[int, int]:
+    """Passes per image: none forward only, and a gradient of every surrogate for both steps."""
+    del classes
+    copies = options.copies if options.variant == "ssa" else 1
+    return 0, options.steps * surrogates * (1 + copies)
+
+
 def _gradient(logits: Callable[[Tensor], Tensor], images: Tensor, labels: Tensor) -> Tensor:
     inputs = images.detach().requires_grad_()
     loss = functional.cross_entropy(logits(inputs), labels, reduction="sum")

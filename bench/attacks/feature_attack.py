@@ -14,11 +14,12 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
+from bench.attacks import pgd
 from bench.attacks.contract import Knowledge, Result
-from bench.attacks.pgd import ascend, starts_in_ball
 from bench.config import Options as Closed
 
 METRIC = "RA"
+BUILDS_ON = (pgd,)
 
 
 class Options(Closed):
@@ -53,7 +54,7 @@ def attack(
     if knowledge.encoder is None:
         raise ValueError("feature_attack needs the image embeddings of a CLIP: white_box or grey_box on a checkpoint")
     eps = options.eps / 255
-    (start,) = starts_in_ball(images, eps, seeds, low=0.0 if options.start == "one_sided" else -eps)
+    (start,) = pgd.starts_in_ball(images, eps, seeds, low=0.0 if options.start == "one_sided" else -eps)
     return Result(raise_divergence(knowledge.encoder, images, start, eps, options.steps), eps)
 
 
@@ -73,4 +74,4 @@ def raise_divergence(encoder: nn.Module, images: Tensor, start: Tensor, eps: flo
     def divergence(candidates: Tensor) -> Tensor:
         return functional.kl_div(functional.log_softmax(encoder(candidates), dim=-1), clean, reduction="sum")
 
-    return ascend(divergence, images, start, eps, 1.25 * eps / max(1, steps), steps)
+    return pgd.ascend(divergence, images, start, eps, 1.25 * eps / max(1, steps), steps)

@@ -14,7 +14,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from bench.attacks.feature_attack import raise_divergence
+from bench.attacks import feature_attack
 from bench.clip.classifier import Classifier
 from bench.clip.defended import DefendedCLIP
 from bench.clip.staged import TextEdits
@@ -23,6 +23,7 @@ from bench.defenses.tuning import TuneOptions, tune
 from bench.errors import UserError
 
 TUNES_ON: TunesOn = "labels"
+BUILDS_ON = (feature_attack,)
 
 
 class Options(TuneOptions):
@@ -78,6 +79,6 @@ def adversarial_embeddings(victim: DefendedCLIP, images: Tensor, options: Option
     tower = Classifier(victim.image, victim.staged.embedding_width)
     eps = options.eps / 255
     start = (images + torch.empty_like(images).uniform_(-eps, eps)).clamp(0, 1)
-    attacked = raise_divergence(tower, images, start, eps, options.attack_steps)
+    attacked = feature_attack.raise_divergence(tower, images, start, eps, options.attack_steps)
     with torch.no_grad():
         return tower(attacked)

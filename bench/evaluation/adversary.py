@@ -1,5 +1,7 @@
 """What the attacker has: an attack with its options, the model it differentiates, and what else it knows."""
 
+import json
+import shutil
 from typing import Any, NamedTuple
 
 from torch import Tensor, nn
@@ -10,7 +12,8 @@ from bench.clip.classifier import Classifier
 from bench.clip.defended import DefendedCLIP, Task
 from bench.config import Options, Suite, ThreatModel
 from bench.errors import UserError
-from bench.items import item_options, load_item
+from bench.files import write_text
+from bench.items import item_options, load_item, source_hash
 from bench.paths import Paths
 from bench.surrogates.folder import Surrogate, load_surrogate
 
@@ -70,6 +73,19 @@ def load_attacker(suite: Suite, attack: str, paths: Paths) -> Attacker:
                 f"{where}.surrogates: '{surrogate.name}' gives {surrogate.module.GIVES}, and this attack needs {needs}"
             )
     return Attacker(attack, module, options, surrogates, spec.cell_seconds)
+
+
+def write_attacks(suite: Suite, paths: Paths) -> None:
+    """Write what each attack of the suite depends on, for pipelines: ``models/attacks/<id>.json``."""
+    shutil.rmtree(paths.attack("").parent, ignore_errors=True)
+    for name in suite.attacks:
+        attacker = load_attacker(suite, name, paths)
+        content = {
+            "source": source_hash(attacker.module),
+            "options": attacker.options.model_dump(mode="json"),
+            "surrogates": {surrogate.name: surrogate.digest for surrogate in attacker.surrogates},
+        }
+        write_text(paths.attack(name), json.dumps(content, indent=1) + "\n")
 
 
 def view_of(

@@ -103,7 +103,7 @@ class Reckoner:
         module = load_item("attacks", method, f"{self._paths.suite}: attacks")
         options = item_options(module, spec.options, f"{self._paths.suite}: attacks.{cell.attack}.options")
         classes = len(self._sizes.task(cell.dataset).class_names)
-        work = work_of(method, module, options, classes, self._survivors)
+        work = work_of(method, module, options, classes, self._survivors, len(spec.surrogates))
         if work is None:
             self.notes.append(f"Attack '{cell.attack}' does not show its passes per image; it is left out.")
             return 0.0
