@@ -6,7 +6,7 @@ from collections.abc import Generator, Iterable
 from contextlib import contextmanager
 from itertools import chain, product
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -16,6 +16,9 @@ from bench.config import Suite, Track, load_suite
 from bench.errors import UserError, unknown
 from bench.leaderboard.submissions.cli import app as submit
 from bench.paths import DEFAULT_SUITE, Paths, paths_for
+
+if TYPE_CHECKING:
+    from bench.evaluation.record import Record
 
 app = typer.Typer(
     help="A reproducible benchmark of vision-language models under adversarial examples and backdoors.",
@@ -104,6 +107,27 @@ def checkpoint(name: str, suite: SuiteOption = DEFAULT_SUITE) -> None:
 
 
 @app.command()
+def attacks(suite: SuiteOption = DEFAULT_SUITE) -> None:
+    """Write down what each attack depends on, so that a pipeline runs again what a change touches and no more."""
+    from bench.evaluation.adversary import write_attacks
+
+    paths, loaded = _open(suite)
+    write_attacks(loaded, paths)
+
+
+@app.command()
+def surrogate(name: str, suite: SuiteOption = DEFAULT_SUITE) -> None:
+    """Make a surrogate: a model that transfer attacks work on instead of the attacked one."""
+    from bench.surrogates.folder import make_surrogate
+
+    paths, loaded = _open(suite)
+    _known("surrogate", name, loaded.surrogates)
+    with _training_may_diverge():
+        card = make_surrogate(loaded, name, paths)
+    _console.print(f"{name}: {card.parameters:,} numbers in {paths.surrogate(name)}, made in {card.wall_s:.0f} s")
+
+
+@app.command()
 def defend(
     track: str,
     defense: Annotated[str, typer.Argument(help="One defense of the track; all of them if not given.")] = "",
@@ -125,25 +149,37 @@ def defend(
 
 @app.command()
 def evaluate(
-    track: str,
+    track: Annotated[str, typer.Argument(help="A track of the suite.")] = "",
     defense: Annotated[str, typer.Argument(help="One defense of the track; all of them if not given.")] = "",
     attack: Annotated[str, typer.Argument(help="One attack of the track; all of them if not given.")] = "",
     suite: SuiteOption = DEFAULT_SUITE,
     limit: Annotated[
         int | None, typer.Option(min=1, help="At most so many images per cell: a quick look, kept out of all tables.")
     ] = None,
+    model: Annotated[
+        str, typer.Option(help="Instead of a track: FILE.py:FUNCTION that returns a module, images in [0,1] to logits.")
+    ] = "",
+    dataset: Annotated[str, typer.Option(help="With --model: a fetched dataset.")] = "",
+    attacks: Annotated[str, typer.Option(help="With --model: attacks of the suite, joined by commas.")] = "",
+    split: Annotated[str, typer.Option(help="With --model: which part of the dataset.")] = "test",
 ) -> None:
-    """Evaluate defenses under attacks, on every checkpoint and dataset of the track."""
+    """Evaluate defenses under attacks on all of their track, or a model of your own under several attacks."""
+    paths, loaded = _open(suite)
+    if model:
+        from bench.evaluation.external import evaluate_external
+
+        _known("dataset", dataset, loaded.datasets)
+        _print_records(evaluate_external(loaded, model, dataset, split, attacks.split(","), paths, limit))
+        return
+    if not track:
+        raise UserError(
+            "evaluate: give TRACK [DEFENSE] [ATTACK], or --model FILE.py:FUNCTION --dataset ID --attacks ID,ID"
+        )
     from bench.evaluation.run import evaluate as run
 
-    paths, loaded = _open(suite)
     plan = _track(loaded, track)
     pairs = product(_chosen("defense", defense, plan.defenses), _chosen("attack", attack, plan.attacks))
-    for record in chain.from_iterable(run(loaded, track, *pair, paths, limit) for pair in pairs):
-        interval = f"{record.metric} {record.value:.1f} % [{record.low:.1f}, {record.high:.1f}]" if record.n else ""
-        cell = record.identity.cell
-        line = f"{cell.defense} {cell.attack} {cell.name}: {record.state} {interval or record.reason}"
-        _console.print(" ".join([line, *record.flags]), highlight=False, markup=False)
+    _print_records(chain.from_iterable(run(loaded, track, *pair, paths, limit) for pair in pairs))
 
 
 @app.command()
@@ -286,6 +322,15 @@ def pretrain(
     from bench.clip.pretrain import PretrainOptions, pretrain_to
 
     pretrain_to(folder, PretrainOptions() if steps is None else PretrainOptions(steps=steps))
+
+
+def _print_records(records: "Iterable[Record]") -> None:
+    """One line per record: what it is about, its value and interval or why there is none, and its flags."""
+    for record in records:
+        cell = record.identity.cell
+        interval = f"{record.metric} {record.value:.1f} % [{record.low:.1f}, {record.high:.1f}]" if record.n else ""
+        told = f"{record.state} {interval or record.reason} {' '.join(record.flags)}"
+        _console.print(f"{cell.attack} on {cell.name}: {told}", highlight=False, markup=False)
 
 
 @contextmanager

@@ -74,13 +74,32 @@ class AttackSpec(Options):
     """One condition of evaluation.
 
     Attributes:
-        threat_model: What the attacker may use.
+        threat_model: What the attacker may use: gradients through the defended model (``white_box``), through the
+            undefended one (``grey_box``), or through ``surrogates`` only (``transfer``).
+        method: Id of the attack's file; the attack's own id if not given. One file can so serve several attacks.
+        surrogates: For ``transfer``, the models that the attack is made on.
         images: Size of the test sample; an even sample over the classes. All images if not given.
+        cell_seconds: A cell whose attack takes longer is given up, with the state ``timeout``. No limit if not given.
         options: The attack file's own options.
     """
 
     threat_model: ThreatModel
+    method: str = ""
+    surrogates: tuple[str, ...] = ()
     images: int | None = None
+    cell_seconds: float | None = Field(default=None, gt=0)
+    options: dict[str, Any] = {}
+
+
+class SurrogateSpec(Options):
+    """How a model is made that transfer attacks work on instead of the attacked one; see ``bench/surrogates``.
+
+    Attributes:
+        recipe: Id of the recipe's file.
+        options: The recipe file's own options.
+    """
+
+    recipe: str
     options: dict[str, Any] = {}
 
 
@@ -203,6 +222,7 @@ class Suite(Options):
     datasets: dict[Id, dict[str, Any]]
     steganography: dict[str, Any] = {}
     checkpoints: dict[Id, CheckpointSpec]
+    surrogates: dict[Id, SurrogateSpec] = {}
     attacks: dict[Id, AttackSpec]
     tracks: dict[Id, Track]
     tables: dict[Id, TableSpec]
@@ -216,6 +236,10 @@ class Suite(Options):
     def shots(self, track: str, defense: str) -> int:
         """Labelled images per class that a defense is tuned on."""
         return self.tracks[track].defenses[defense].tuning.shots or self.protocol.shots
+
+    def method_of(self, attack: str) -> str:
+        """Id of the file of ``attack``."""
+        return self.attacks[attack].method or attack
 
 
 def load_suite(path: Path) -> Suite:
@@ -289,6 +313,11 @@ def _check_references(suite: Suite, where: str) -> None:
     for name, checkpoint in suite.checkpoints.items():
         for key in ("dataset", "pairs") if checkpoint.trigger != "none" else ():
             check("dataset", getattr(checkpoint, key), suite.datasets, f"checkpoints.{name}.{key}")
+    for name, attack in suite.attacks.items():
+        for surrogate in attack.surrogates:
+            check("surrogate", surrogate, suite.surrogates, f"attacks.{name}.surrogates")
+        if (attack.threat_model == "transfer") != bool(attack.surrogates):
+            faults.append(f"{where}: attacks.{name}.surrogates: a transfer attack names them, and no other attack does")
     for name, track in suite.tracks.items():
         check("defense", suite.control, track.defenses, f"tracks.{name}.defenses (the undefended control)")
         for checkpoint in track.checkpoints:

@@ -1,4 +1,4 @@
-"""Finding datasets, triggers, attacks, defenses and analyses by name: an item is the file ``bench/<kind>/<id>.py``.
+"""Finding datasets, triggers, attacks, surrogates, defenses and analyses by name: an item is ``bench/<kind>/<id>.py``.
 
 Packages outside this one offer items through entry points of the group ``bench.<kind>``, each naming a module.
 """
@@ -15,12 +15,13 @@ from bench.config import Options, parse
 from bench.errors import unknown
 from bench.files import sha256_of
 
-Kind = Literal["datasets", "backdoors", "attacks", "defenses", "analyses"]
+Kind = Literal["datasets", "backdoors", "attacks", "surrogates", "defenses", "analyses"]
 # The function that makes a file of a room an item; files without it serve the items.
 _FUNCTIONS: dict[Kind, str] = {
     "datasets": "fetch",
     "backdoors": "apply",
     "attacks": "attack",
+    "surrogates": "restore",
     "defenses": "fit",
     "analyses": "measure",
 }
@@ -78,5 +79,10 @@ def source_file(kind: Kind, name: str) -> Path:
 
 
 def source_hash(module: ModuleType) -> str:
-    """Hash of the item's file: results made by other code have another key."""
-    return sha256_of(Path(str(module.__file__)))
+    """Hash of the item's file and of the items it names in ``BUILDS_ON``: results of other code have another key."""
+    return sha256_of(*_sources(module))
+
+
+def _sources(module: ModuleType) -> list[Path]:
+    others: tuple[ModuleType, ...] = getattr(module, "BUILDS_ON", ())
+    return [Path(str(module.__file__)), *(path for other in others for path in _sources(other))]

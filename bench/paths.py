@@ -44,6 +44,14 @@ class Paths(NamedTuple):
         """Folder of the networks behind ISSBA."""
         return self.models / "steganography"
 
+    def attack(self, name: str) -> Path:
+        """What stands for an attack in a pipeline: changes with its code, its options and its surrogates."""
+        return self.models / "attacks" / f"{name}.json"
+
+    def surrogate(self, name: str) -> Path:
+        """Folder of a surrogate."""
+        return self.models / "surrogates" / name
+
     def defended(self, track: str, defense: str, checkpoint: str) -> Path:
         """Folder of all artefacts of one defense on one checkpoint."""
         return self.models / "defended" / track / defense / checkpoint
@@ -51,6 +59,10 @@ class Paths(NamedTuple):
     def evaluated(self, track: str, defense: str, attack: str) -> Path:
         """Folder of the records of one defense under one attack."""
         return self.results / track / defense / attack
+
+    def external(self, name: str) -> Path:
+        """Folder of the records of a user's own model; no table and no stage of a pipeline reads it."""
+        return self.store / "external" / name
 
 
 def paths_for(suite: Path = DEFAULT_SUITE) -> Paths:

@@ -16,6 +16,7 @@ NAMES = {
     "datasets": {"Options", "fetch"},
     "backdoors": {"Options", "make", "apply"},
     "attacks": {"Options", "METRIC", "attack"},
+    "surrogates": {"Options", "GIVES", "make", "restore"},
     "defenses": {"Options", "TUNES_ON", "fit", "load"},
     "analyses": {"Options", "measure"},
 }
@@ -24,6 +25,7 @@ PARAMETERS = {
     "make": ["options", "setting"],
     "apply": ["images", "kept", "options", "seeds"],
     "attack": ["model", "images", "labels", "options", "seeds", "knowledge"],
+    "restore": ["tensors", "options", "task"],
     "fit": ["victim", "data", "options"],
     "load": ["tensors", "victim", "options"],
     "measure": ["source", "options"],
@@ -36,6 +38,7 @@ FURNITURE = [
         "attacks": ["checked", "contract", "__init__"],
         "defenses": ["contract", "artefact", "fitting", "tuning", "prompting", "adversarial", "__init__"],
         "analyses": ["contract", "models", "perturbations", "references", "run", "similarity", "style", "__init__"],
+        "surrogates": ["contract", "folder", "plain", "__init__"],
     }.items()
     for name in names
 ]
@@ -80,7 +83,9 @@ def test_an_unknown_id_names_the_nearest(kind: Kind, name: str, message: str) ->
 def test_every_item_has_the_names_that_its_contract_asks_for(kind: Kind, name: str) -> None:
     module = load_item(kind, name, "suite")
     assert {wanted for wanted in NAMES[kind] if not hasattr(module, wanted)} == set()
-    for function in NAMES[kind] & PARAMETERS.keys():
+    if kind == "surrogates":
+        assert list(inspect.signature(module.make).parameters) == ["options", "data"]
+    for function in NAMES[kind] & PARAMETERS.keys() - ({"make"} if kind == "surrogates" else set()):
         assert list(inspect.signature(getattr(module, function)).parameters) == PARAMETERS[function], function
     if kind == "attacks":
         assert module.METRIC in get_args(Metric)
@@ -124,6 +129,28 @@ def test_other_packages_offer_items_through_entry_points(monkeypatch: pytest.Mon
     assert "square" not in item_ids("defenses")
     assert load_item("attacks", "square", "suite") is module
     assert load_item("attacks", "pgd", "suite").METRIC == "RA"
+
+
+def test_the_source_hash_follows_the_items_that_an_item_builds_on(tmp_path: Path) -> None:
+    for name in "abc":
+        (tmp_path / f"{name}.py").write_text(f"{name} = 1\n")
+    c = SimpleNamespace(__file__=str(tmp_path / "c.py"))
+    b = SimpleNamespace(__file__=str(tmp_path / "b.py"), BUILDS_ON=(c,))
+    a = SimpleNamespace(__file__=str(tmp_path / "a.py"), BUILDS_ON=(b,))
+    first = source_hash(a)  # type: ignore[arg-type]
+    (tmp_path / "c.py").write_text("c = 2\n")
+    assert source_hash(a) != first  # type: ignore[arg-type]
+
+
+def test_attacks_name_the_attacks_whose_code_they_use() -> None:
+    for name in item_ids("attacks"):
+        module = load_item("attacks", name, "suite")
+        used = {
+            value.__name__ if inspect.ismodule(value) else getattr(value, "__module__", "")
+            for value in vars(module).values()
+        }
+        others = {f"bench.attacks.{other}" for other in item_ids("attacks")} - {module.__name__}
+        assert {other.__name__ for other in getattr(module, "BUILDS_ON", ())} == used & others, name
 
 
 def test_the_source_hash_follows_the_file(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from bench.attacks.contract import Knowledge, Result
 from bench.config import Options as Closed
 
 METRIC = "RA"
+NOISE_PER_BATCH = True
 _LOGGER = logging.getLogger("auto-attack")
 _FLAGS = {
     "randomized defense": "randomised",
@@ -53,7 +54,21 @@ def attack(
     del seeds, knowledge
     with torch.no_grad():
         classes = model(images[:1]).shape[1]
+    return run(model, images, labels, options, classes)
+
+
+def run(
+    model: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    options: Options,
+    classes: int,
+    components: Sequence[str] | None = None,
+) -> Result:
+    """Run the cascade, or only ``components`` of it, on the whole batch; the package's warnings become flags."""
     cascade = build(model, classes, options, images.device)
+    if components is not None:
+        cascade.attacks_to_run = list(components)
     # The package counts gradient calls in a global and never resets it; one dynamic model would mark all later ones.
     checks.funcs.update(dict.fromkeys(checks.funcs, 0))
     with _warnings() as messages:

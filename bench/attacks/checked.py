@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from bench.attacks.contract import Knowledge
 from bench.config import Options
+from bench.progress import console
 
 # An eps of n/255 is not a binary fraction; float32 rounding of image +- eps stays below this.
 _ROUNDING = 1e-6
@@ -47,8 +48,58 @@ class Counting(nn.Module):
             logits.register_hook(self._count_backward)
         return logits
 
+    @property
+    def counts(self) -> tuple[int, int]:
+        """Images passed through so far, forward and backward."""
+        return self.forwards, self.backwards
+
     def _count_backward(self, gradient: Tensor) -> None:
         self.backwards += len(gradient)
+
+
+def attack_in_parts(
+    module: Any,
+    model: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    *,
+    options: Options,
+    seeds: Sequence[int],
+    knowledge: Knowledge | None = None,
+) -> Attacked:
+    """``run_attack``, in halves of the batch where memory runs out; says so.
+
+    An attack whose noise belongs to the batch gives another result then, and the flag ``batch_halved``.
+
+    Raises:
+        RuntimeError: One image alone is too much.
+    """
+    try:
+        return run_attack(module, model, images, labels, options=options, seeds=seeds, knowledge=knowledge)
+    except RuntimeError as error:
+        if not _is_out_of_memory(error) or len(images) == 1:
+            raise
+    # Out of the handler, whose traceback keeps the tensors of the failed try.
+    half = len(images) // 2
+    console.print(f"out of memory with {len(images)} images at a time; going on with {half}", style="yellow")
+    parts = [
+        attack_in_parts(
+            module, model, images[part], labels[part], options=options, seeds=seeds[part], knowledge=knowledge
+        )
+        for part in (slice(half), slice(half, None))
+    ]
+    flags = frozenset({"batch_halved"} if getattr(module, "NOISE_PER_BATCH", False) else ())
+    return Attacked(
+        torch.cat([part.images for part in parts]),
+        flags.union(*(part.flags for part in parts)),
+        sum(part.forwards for part in parts),
+        sum(part.backwards for part in parts),
+    )
+
+
+def _is_out_of_memory(error: RuntimeError) -> bool:
+    """Whether memory ran out; on the processor torch raises a plain ``RuntimeError`` for that."""
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
 def run_attack(
@@ -82,8 +133,12 @@ def run_attack(
     if len(seeds) != len(images):
         raise ValueError(f"{len(images)} images need as many seeds, not {len(seeds)}")
     before = images.clone()
-    counting = Counting(model)
-    result = module.attack(counting, images, labels, options=options, seeds=seeds, knowledge=knowledge or Knowledge())
+    knowledge, counting = knowledge or Knowledge(), Counting(model)
+    encoder = Counting(knowledge.encoder) if knowledge.encoder is not None else None
+    surrogates = tuple(map(Counting, knowledge.surrogates))
+    seen = knowledge._replace(encoder=encoder, surrogates=surrogates)
+    result = module.attack(counting, images, labels, options=options, seeds=seeds, knowledge=seen)
+    counters = [counting, *([encoder] if encoder is not None else []), *surrogates]
     name = module.__name__.rsplit(".", 1)[-1]
     if not torch.equal(before, images):
         raise ValueError(f"attack '{name}' changed its input in place")
@@ -99,4 +154,5 @@ def run_attack(
         raise ValueError(f"attack '{name}' left the range [0,1]")
     if result.eps is not None and (adversarial - images).abs().max() > result.eps + _ROUNDING:
         raise ValueError(f"attack '{name}' left the ball of radius {result.eps * 255:.3f}/255")
-    return Attacked(adversarial, frozenset(flags), counting.forwards, counting.backwards)
+    forwards, backwards = (sum(counts) for counts in zip(*(each.counts for each in counters), strict=True))
+    return Attacked(adversarial, frozenset(flags), forwards, backwards)

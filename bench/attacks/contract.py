@@ -1,9 +1,17 @@
 """What an attack file holds.
 
 ``Options``: a closed, frozen pydantic model (``bench.config.Options``) with the paper's defaults; eps is in /255 there.
-``attack(model, images, labels, *, options, seeds, knowledge) -> Attack.Result``: from images in [0,1] to adversarial
-images. Attacks are called through ``bench.attacks.checked`` only, which checks bounds and counts passes.
+``attack(model, images, labels, *, options, seeds, knowledge) -> Result``: from images in [0,1] to adversarial
+images.
 ``prompt_prefix(options, trigger) -> str``, where an attack changes the class prompts as well: what it puts before them.
+``METRIC``: what is counted afterwards; ``RA`` for evasion attacks.
+``NOISE_PER_BATCH = True`` and ``NEEDS = "features"``, where that is so: noise that depends on how images are put into
+batches, and a surrogate without classes.
+``BUILDS_ON``: modules of other attacks whose code it uses, so that a change of theirs is a change of it.
+``passes(options, classes, surrogates) -> (forwards, gradients)``: passes per image, for the estimate, where the option
+``steps`` does not say it.
+
+Attacks are called through ``bench.attacks.checked`` only, which checks bounds and counts passes.
 """
 
 from collections.abc import Sequence
@@ -20,9 +28,14 @@ class Knowledge(NamedTuple):
 
     Attributes:
         trigger: The pattern planted in the checkpoint, if any.
+        encoder: From images to the image embeddings of the model that the attacker sees, where it is a CLIP.
+        surrogates: Under ``transfer``, the models that the attack is made on, each from images to logits (or to
+            features, for an attack file with ``NEEDS = "features"``).
     """
 
     trigger: Trigger | None = None
+    encoder: nn.Module | None = None
+    surrogates: tuple[nn.Module, ...] = ()
 
 
 class Result(NamedTuple):
@@ -55,7 +68,8 @@ class Attack(Protocol):
         """Run the attack.
 
         Args:
-            model: Images in [0,1] to logits; differentiable, in evaluation mode, without parameter gradients.
+            model: Images in [0,1] to logits; differentiable, in evaluation mode, without parameter gradients. Under
+                ``transfer``, the mean of the surrogates: the attacked model is out of reach.
             images: Clean images ``(n, 3, h, w)``.
             labels: True classes ``(n,)``.
             options: The attack file's ``Options``.

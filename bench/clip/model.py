@@ -177,6 +177,16 @@ def _wrap(architecture: str, model: Any) -> Clip:
 
 def _published(base: Base) -> Clip:
     _check_architecture(base.architecture)
+    check_published(base)
+    return _wrap(base.architecture, open_clip.create_model(base.architecture, pretrained=base.weights))
+
+
+def check_published(base: Base) -> None:
+    """Refuse weights that are not published for the architecture, or were trained with another activation function.
+
+    Raises:
+        UserError: Names the weights or the architecture that would be right.
+    """
     config = open_clip.get_pretrained_cfg(base.architecture, base.weights)
     if not config:
         tags = open_clip.list_pretrained_tags_by_model(base.architecture)
@@ -195,4 +205,3 @@ def _published(base: Base) -> Clip:
             f"base: weights '{base.weights}' were trained with {'Quick' if needs_quick else 'exact '}GELU; "
             f"use architecture '{right}' instead of '{base.architecture}'"
         )
-    return _wrap(base.architecture, open_clip.create_model(base.architecture, pretrained=base.weights))

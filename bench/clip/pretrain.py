@@ -99,20 +99,24 @@ def zero_shot_accuracy(clip: Clip, dataset: Any) -> dict[str, float]:
     return accuracy
 
 
-def pretrain(options: PretrainOptions) -> Clip:
+def pretrain(options: PretrainOptions, clip: Clip | None = None) -> Clip:
     """Train a mini CLIP; the same options give the same weights on the same machine.
+
+    Args:
+        options: The recipe.
+        clip: What to train in place, for 32x32 images and the mini CLIP's words; a new mini CLIP if not given.
 
     Returns:
         The trained model in float32.
     """
-    clip = build(MINI, options.seed)
+    clip = clip or build(MINI, options.seed)
 
     def loss(batch: tuple[Tensor, ...]) -> Tensor:
         images = functional.normalize(clip.model.encode_image(normalise(clip, batch[0])), dim=-1)
         texts = functional.normalize(clip.model.encode_text(batch[1]), dim=-1)
         return contrastive_loss(clip.model.logit_scale.exp(), images, texts)
 
-    steps = track(range(options.steps), "pretrain the mini CLIP")
+    steps = track(range(options.steps), f"pretrain '{clip.architecture}'")
     train_contrastive(clip.model, _batches(clip, options, steps), loss, options, options.steps)
     return clip
 

@@ -8,6 +8,7 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional
 
+from bench.attacks.feature_attack import divergence_from
 from bench.attacks.pgd import ascend
 from bench.clip.defended import DefendedCLIP
 from bench.defenses.tuning import TuneOptions
@@ -48,15 +49,6 @@ def perturb(loss: Loss, images: Tensor, options: AttackOptions, *, random_start:
     if random_start:
         start = (images + torch.empty_like(images).uniform_(-eps, eps)).clamp(0, 1)
     return ascend(loss, images, start, eps, options.step_size / 255, options.attack_steps)
-
-
-def divergence_from(images: Tensor, logits: Callable[[Tensor], Tensor]) -> Loss:
-    """KL(softmax of clean logits || softmax of attacked logits), summed; it is 0, with gradient 0, at ``images``."""
-    with torch.no_grad():
-        clean = functional.softmax(logits(images), dim=-1)
-    return lambda candidates: functional.kl_div(
-        functional.log_softmax(logits(candidates), dim=-1), clean, reduction="sum"
-    )
 
 
 def attack_model(

@@ -14,10 +14,11 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
+from bench.attacks.feature_attack import divergence_from
 from bench.clip.classifier import Classifier
 from bench.clip.defended import DefendedCLIP
 from bench.clip.staged import TextEdits
-from bench.defenses.adversarial import AttackOptions, divergence_from, perturb
+from bench.defenses.adversarial import AttackOptions, perturb
 from bench.defenses.contract import Labelled, Pairs, Tensors, TunesOn
 from bench.defenses.prompting import refuse_edited
 from bench.defenses.tuning import tune

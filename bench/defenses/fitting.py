@@ -23,7 +23,7 @@ from bench.clip.defended import DefendedCLIP
 from bench.clip.model import weights_hash
 from bench.clip.staged import StagedCLIP
 from bench.config import DefenseSpec, Options, Suite
-from bench.datasets.sampling import few_shot
+from bench.datasets.sampling import training_sample
 from bench.datasets.store import open_split, read_manifest
 from bench.defenses.artefact import CARD, ArtefactCard, Part, artefact_name, parts_of, task_of
 from bench.defenses.contract import Labelled, Pairs, Tensors
@@ -92,7 +92,7 @@ class Fitting:
         train = open_split(self.paths.data, manifest, "train")
         if part.module.TUNES_ON == "pairs":
             return Pairs(torch.from_numpy(train.images.copy()), train.captions)
-        rows = few_shot(train.labels, self.shots, self.seed)
+        rows = training_sample(manifest, train.labels, self.shots, self.seed)
         labelled = Labelled(train.batch(rows), train.targets(rows), task_of(manifest, self.spec.template))
         return without_class(labelled, self._left_out(), named=self.spec.tuning.target_named)
 

@@ -50,6 +50,7 @@ class Identity(Options):
         manifest: Hash of the dataset's manifest.
         attack: Hash of the attack's file.
         attack_options: The attack's options, defaults filled in.
+        surrogates: Hash of each model that a transfer attack was made on.
         images: Size of the sample.
         protocol: The suite's protocol.
         dtype: Number format of the evaluation.
@@ -62,6 +63,7 @@ class Identity(Options):
     manifest: str
     attack: str
     attack_options: dict[str, Any]
+    surrogates: dict[str, str] = Field(default_factory=dict[str, str])
     images: int | None
     protocol: Protocol
     dtype: str = "float32"

@@ -11,22 +11,25 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from bench.attacks.checked import run_attack
+from bench.attacks.checked import attack_in_parts
 from bench.attacks.contract import Knowledge
 from bench.backdoors.checkpoint import Checkpoint, load_checkpoint
 from bench.clip.classifier import predict
-from bench.config import Options, Suite
+from bench.clip.defended import DefendedCLIP
+from bench.clip.staged import StagedCLIP
+from bench.config import Suite
 from bench.datasets.sampling import even_sample
 from bench.datasets.store import Manifest, Split, open_split, read_manifest
 from bench.defenses.artefact import ArtefactCard, Part, artefact_name, load_artefact, parts_of, task_of
 from bench.errors import UserError
+from bench.evaluation.adversary import Attacker, load_attacker, view_of
 from bench.evaluation.cells import cells_of
 from bench.evaluation.metrics import ASR_VARIANTS, count, outcomes, wilson
 from bench.evaluation.record import Cell, Cost, Identity, Outcome, Record
 from bench.evaluation.sanity import masking_flags
 from bench.evaluation.store import Batch, Store, key_of
 from bench.files import write_text
-from bench.items import item_options, load_item, source_hash
+from bench.items import source_hash
 from bench.memory import peak_memory_mb
 from bench.paths import Paths
 from bench.progress import console, track
@@ -36,16 +39,12 @@ from bench.randomness import sample_seeds
 _SANITY_IMAGES = 16
 
 
-class Attacker(NamedTuple):
-    """An attack file with its options."""
-
-    name: str
-    module: Any
-    options: Options
-
-
 class Scene(NamedTuple):
-    """Everything one cell is computed from."""
+    """Everything one cell is computed from.
+
+    ``source`` is what the attacker differentiates, if not ``model``; ``poisoned`` pairs, a share ``poison_rate``,
+    planted the backdoor.
+    """
 
     identity: Identity
     attacker: Attacker
@@ -56,6 +55,9 @@ class Scene(NamedTuple):
     rows: list[int]
     target: int | None
     tuned_parameters: int
+    source: nn.Module | None = None
+    poisoned: int = 0
+    poison_rate: float = 0.0
 
 
 def evaluate(
@@ -77,7 +79,7 @@ def evaluate(
     plan = suite.tracks[track_name]
     where = f"{paths.suite}: tracks.{track_name}.defenses.{defense}"
     parts = parts_of(plan, defense, where)
-    attacker = load_attacker(suite, attack, str(paths.suite))
+    attacker = load_attacker(suite, attack, paths)
     open_checkpoint = cache(lambda name: load_checkpoint(paths.checkpoint(name)))
     store, records = Store(paths.store), list[Record]()
     cells = list(cells_of(suite, track_name, defense, attack, limit))
@@ -89,14 +91,6 @@ def evaluate(
     if limit is None:
         _write(records, paths.evaluated(track_name, defense, attack))
     return records
-
-
-def load_attacker(suite: Suite, attack: str, where: str) -> Attacker:
-    """The attack file of ``attack`` with the suite's options for it."""
-    module = load_item("attacks", attack, f"{where}: attacks")
-    return Attacker(
-        attack, module, item_options(module, suite.attacks[attack].options, f"{where}: attacks.{attack}.options")
-    )
 
 
 def _record(
@@ -112,8 +106,7 @@ def _record(
     card, defended = load_artefact(folder, parts, checkpoint)
     manifest = read_manifest(paths.data, cell.dataset)
     identity = _identity(suite, cell, attacker, checkpoint, card, manifest)
-    key = key_of(identity)
-    found = store.get(key)
+    found = store.get(key_of(identity))
     if found is not None:
         return found
     gate = checkpoint.card.gate
@@ -126,26 +119,44 @@ def _record(
     if prefix and not defended.reads_prompts:
         reason = f"the text key '{prefix.strip()}' has no place: this defense does not read prompts of words"
         return _stateful(identity, attacker, "not_applicable", reason)
-    split, task = open_split(paths.data, manifest, cell.split), task_of(manifest, card.template)
-    try:
-        classifier = defended.classifier(task._replace(template=prefix + task.template))
-        rows = _sample(split, identity, cell).tolist()
-        target = _target(checkpoint, manifest, attacker)
-        scene = Scene(
+    split = open_split(paths.data, manifest, cell.split)
+
+    def scene() -> Scene:
+        task, undefended = task_of(manifest, card.template), DefendedCLIP(StagedCLIP(checkpoint.clip))
+        task = task._replace(template=prefix + task.template)
+        classifier = defended.classifier(task)
+        view = view_of(cell.threat_model, attacker, classifier, defended, undefended, checkpoint.trigger, task)
+        rows, recipe = sample(split, identity, cell).tolist(), checkpoint.card.recipe
+        return Scene(
             identity,
             attacker,
             classifier,
-            Knowledge(checkpoint.trigger),
+            view.knowledge,
             split.batch(rows),
             split.targets(rows),
             rows,
-            target,
+            _target(checkpoint, manifest, attacker),
             card.tuned_parameters,
+            view.source,
+            recipe.poisoned,
+            recipe.poison_rate,
         )
-        recipe = checkpoint.card.recipe
-        record = compute(scene, store.batches(key), lambda batch: store.add_batch(key, batch)).model_copy(
-            update={"poisoned": recipe.poisoned, "poison_rate": recipe.poison_rate}
-        )
+
+    return settle(identity, attacker, scene, store)
+
+
+def settle(identity: Identity, attacker: Attacker, scene: Callable[[], Scene], store: Store) -> Record:
+    """Compute a cell and keep its record, whatever becomes of it.
+
+    Args:
+        identity: Which cell.
+        attacker: Under which attack.
+        scene: Makes what the cell is computed from; what it raises is a state of the cell too.
+        store: Holds the batches of earlier tries, and takes the record.
+    """
+    key, cell = key_of(identity), identity.cell
+    try:
+        record = compute(scene(), store.batches(key), lambda batch: store.add_batch(key, batch))
     except UserError:
         raise
     except Exception as error:  # whatever an item's code raises is a state of its cell, and the other cells go on
@@ -172,9 +183,13 @@ def compute(scene: Scene, finished: dict[int, Batch], keep: Callable[[Batch], No
     predictions, flags = clean.clone(), set[str]()
     if scene.identity.cell.threat_model == "white_box":
         flags |= masking_flags(scene.model, scene.images[:_SANITY_IMAGES], scene.labels[:_SANITY_IMAGES])
-    batches = list[Batch]()
+    batches, limit = list[Batch](), scene.attacker.cell_seconds
     chunks = places.split(scene.identity.protocol.batch_size) if len(places) else ()
     for chunk in track(chunks, scene.identity.cell.name):
+        if limit is not None and sum(batch.seconds for batch in batches) > limit:
+            attacked = sum(len(batch.rows) for batch in batches)
+            reason = f"{attacked} of {len(places)} images took longer than attacks.{scene.attacker.name}.cell_seconds"
+            return _stateful(scene.identity, scene.attacker, "timeout", f"{reason}, {limit:g} s")
         rows = [scene.rows[place] for place in chunk.tolist()]
         batch = finished.get(rows[0])
         if batch is None or batch.rows != rows:
@@ -189,9 +204,9 @@ def _attack_batch(scene: Scene, chunk: Tensor, rows: list[int]) -> Batch:
     start = time.monotonic()
     images, labels = scene.images[chunk], scene.labels[chunk]
     seeds = sample_seeds(scene.identity.cell.seed, rows)
-    attacked = run_attack(
+    attacked = attack_in_parts(
         scene.attacker.module,
-        scene.model,
+        scene.model if scene.source is None else scene.source,
         images,
         labels,
         options=scene.attacker.options,
@@ -230,6 +245,8 @@ def _finished(scene: Scene, predictions: Tensor, flags: Iterable[str], batches: 
         low=interval.low if counted.total else None,
         high=interval.high if counted.total else None,
         variants=variants,
+        poisoned=scene.poisoned,
+        poison_rate=scene.poison_rate,
         flags=tuple(sorted(flags)),
         tuned_parameters=scene.tuned_parameters,
         outcome=Outcome(
@@ -250,12 +267,14 @@ def _identity(
         manifest=manifest.digest,
         attack=source_hash(attacker.module),
         attack_options=attacker.options.model_dump(mode="json"),
+        surrogates={surrogate.name: surrogate.digest for surrogate in attacker.surrogates},
         images=suite.attacks[attacker.name].images,
         protocol=suite.protocol,
     )
 
 
-def _sample(split: Split, identity: Identity, cell: Cell) -> "np.ndarray[Any, np.dtype[np.int64]]":
+def sample(split: Split, identity: Identity, cell: Cell) -> "np.ndarray[Any, np.dtype[np.int64]]":
+    """Rows of the images that a cell is about, evenly over the classes."""
     sizes = [size for size in (identity.images, cell.limit) if size is not None]
     return even_sample(split.labels, min(sizes) if sizes else None)
 

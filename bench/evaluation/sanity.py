@@ -2,8 +2,10 @@
 
 From Athalye et al. (2018) and Carlini et al. (2019): a defense that hides its gradients looks robust and is not. Flags:
 ``randomised`` (the same image gives other logits), ``probabilities`` (softmax outputs instead of logits),
-``zero_gradient`` (images without any input gradient), ``uninformative_gradient`` (a step along the gradient's sign
-raises the loss no more than a step along random signs).
+``quantised_input`` (a change far below one grey level moves no logit of an image: the input is rounded, or ignored),
+``saturated_logits`` (one class leads so far that the others' probabilities are zero in float32, and with them the
+gradient of the cross-entropy), ``zero_gradient`` (images without any input gradient), ``uninformative_gradient`` (a
+step along the gradient's sign raises the loss no more than a step along random signs).
 """
 
 import torch
@@ -14,6 +16,8 @@ from bench.randomness import generator
 
 _SAME = 1e-4
 _PROBE_EPS = 1 / 255
+# Images are whole grey levels; rounding to fewer levels has its edges further from those than this.
+_BELOW_A_LEVEL = 0.01 / 255
 _RIVALS = 4
 
 
@@ -30,6 +34,10 @@ def masking_flags(model: nn.Module, images: Tensor, labels: Tensor) -> frozenset
         first, second = model(images), model(images)
     if not torch.allclose(first, second, rtol=_SAME, atol=_SAME):
         flags.add("randomised")
+    if bool((_nudged(model, images) == second).all(dim=1).any()):
+        flags.add("quantised_input")
+    if bool((first.softmax(dim=1).gt(0).sum(dim=1) == 1).any()):
+        flags.add("saturated_logits")
     sums = first.sum(dim=1)
     if first.min() >= 0 and torch.allclose(sums, torch.ones_like(sums), atol=_SAME):
         flags.add("probabilities")
@@ -49,6 +57,13 @@ def _gradient(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor | None
         return None
     loss = functional.cross_entropy(logits, labels, reduction="sum")
     return torch.autograd.grad(loss, inputs, allow_unused=True)[0]
+
+
+@torch.no_grad()
+def _nudged(model: nn.Module, images: Tensor) -> Tensor:
+    """Logits after a random change far below one grey level."""
+    noise = torch.rand(images.shape, generator=generator(0)) - 0.5
+    return model((images + _BELOW_A_LEVEL * noise.sign().to(images)).clamp(0, 1))
 
 
 @torch.no_grad()

@@ -102,7 +102,7 @@ def _results(suite: Suite, own: dict[Key, Record], submitted: Submitted, where: 
     for _, cell in wanted:
         if cell.attack not in metrics:
             # Slow, for it loads torch; needed only where an attack has no record at all.
-            metrics[cell.attack] = load_item("attacks", cell.attack, f"{where}: attacks").METRIC
+            metrics[cell.attack] = load_item("attacks", suite.method_of(cell.attack), f"{where}: attacks").METRIC
     results = list[Result]()
     for track, cell in wanted:
         key, sent = (track, cell), submitted.records.get((track, cell))

@@ -83,7 +83,7 @@ class Join(NamedTuple):
             "checkpoint": "clean" if checkpoint.trigger == "none" else checkpoint.trigger,
             "dataset": cell["dataset"],
             "defense": plan.method(cell["defense"]),
-            "attack": cell["attack"],
+            "attack": suite.method_of(cell["attack"]),
             "eps": cell["eps"],
             "metric": cell["metric"],
             "setting": _setting(plan.defenses[cell["defense"]].tuning),

@@ -16,11 +16,15 @@ _PLACE: tuple[Column, ...] = ("dataset", "split", "checkpoint")
 _MEANING = {
     "randomised": "the model gave the same image different logits, so an attack without averaging is too weak",
     "probabilities": "the model returned probabilities instead of logits, which flattens the gradients of the loss",
+    "quantised_input": "a change far below one grey level moved no logit, so the input is rounded and gradients fail",
+    "saturated_logits": "one class led so far that cross-entropy had no gradient; attacks on margins may be stronger",
     "zero_gradient": "some images had no input gradient at all, so attacks that follow it are too weak",
     "uninformative_gradient": "a step along the gradient raised the loss no more than a random step",
     "dynamic": "the defense may change its behaviour at test time",
     "square_beats_gradients": "an attack without gradients beat those with gradients, so the gradients may be masked",
     NOT_RECHECKED: "submitted, and not repeated by a maintainer",
+    "few_classes": "the attack does not exist for so few classes, and its nearest relative stood in",
+    "batch_halved": "memory ran out and the attack's batches were halved, and with them its noise was drawn otherwise",
     "nan": "the attack returned NaN for some images, which were counted as not attacked",
     CONTROL_SURVIVES: "the undefended control survived this attack, so the attack is too weak to tell defenses apart",
 }

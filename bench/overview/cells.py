@@ -15,7 +15,7 @@ from bench.errors import UserError
 from bench.evaluation.cells import cells_of
 from bench.evaluation.record import Cell, Identity, Record, State
 from bench.evaluation.store import Store, key_of
-from bench.items import item_options, load_item, source_hash
+from bench.items import source_hash
 from bench.overview.models import artefact_of
 from bench.paths import Paths
 
@@ -97,12 +97,11 @@ def _key(suite: Suite, cell: Cell, artefact: Path, paths: Paths) -> str:
     """The cell's key as the evaluator computes it; empty where something that it depends on is missing."""
     from bench.datasets.store import read_manifest
     from bench.defenses.artefact import ArtefactCard
+    from bench.evaluation.adversary import load_attacker
 
-    spec = suite.attacks[cell.attack]
     try:
         card = ArtefactCard.model_validate_json(artefact.read_text("utf-8"))
-        module = load_item("attacks", cell.attack, str(paths.suite))
-        options = item_options(module, spec.options, str(paths.suite))
+        attacker = load_attacker(suite, cell.attack, paths)
         manifest = read_manifest(paths.data, cell.dataset)
     except (UserError, ValidationError):
         return ""
@@ -111,9 +110,10 @@ def _key(suite: Suite, cell: Cell, artefact: Path, paths: Paths) -> str:
         checkpoint=card.checkpoint,
         artefact=card.digest,
         manifest=manifest.digest,
-        attack=source_hash(module),
-        attack_options=options.model_dump(mode="json"),
-        images=spec.images,
+        attack=source_hash(attacker.module),
+        attack_options=attacker.options.model_dump(mode="json"),
+        surrogates={surrogate.name: surrogate.digest for surrogate in attacker.surrogates},
+        images=suite.attacks[cell.attack].images,
         protocol=suite.protocol,
     )
     return key_of(identity)
@@ -125,6 +125,7 @@ def _stale(identity: Identity, suite: Suite, cell: Cell) -> str:
     changed = {
         "protocol": identity.protocol != suite.protocol,
         f"attacks.{cell.attack}.threat_model": identity.cell.threat_model != cell.threat_model,
+        f"attacks.{cell.attack}.surrogates": identity.surrogates.keys() != set(spec.surrogates),
         f"attacks.{cell.attack}.images": identity.images != spec.images,
         f"attacks.{cell.attack}.options": any(
             isinstance(value, int | float) and kept.get(name) != value for name, value in spec.options.items()

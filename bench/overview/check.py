@@ -43,9 +43,14 @@ class _Checker:
         for name, options in self._suite.datasets.items():
             self._item("datasets", name, options, f"datasets.{name}", f"datasets.{name}")
         for name, spec in self._suite.attacks.items():
-            module = self._item("attacks", name, spec.options, f"attacks.{name}", f"attacks.{name}.options")
+            method = self._suite.method_of(name)
+            module = self._item("attacks", method, spec.options, f"attacks.{name}", f"attacks.{name}.options")
             if module is not None:
                 metrics[name] = module.METRIC
+        for name, spec in self._suite.surrogates.items():
+            self._item(
+                "surrogates", spec.recipe, spec.options, f"surrogates.{name}.recipe", f"surrogates.{name}.options"
+            )
         for name, spec in self._suite.checkpoints.items():
             self._checkpoint(spec, f"checkpoints.{name}")
         self._steganography()

@@ -80,7 +80,8 @@ def used_items(suite: Suite, kind: Kind) -> set[str]:
     used: dict[Kind, Iterable[str]] = {
         "datasets": suite.datasets,
         "backdoors": (checkpoint.trigger for checkpoint in suite.checkpoints.values()),
-        "attacks": suite.attacks,
+        "attacks": map(suite.method_of, suite.attacks),
+        "surrogates": (surrogate.recipe for surrogate in suite.surrogates.values()),
         "defenses": (
             part for track in suite.tracks.values() for name in track.defenses for part in track.method(name).split("+")
         ),

@@ -104,10 +104,11 @@ class Reckoner:
     def _attack_s(self, state: CellState) -> float:
         """What is left of one cell."""
         cell, spec = state.cell, self._suite.attacks[state.cell.attack]
-        module = load_item("attacks", cell.attack, f"{self._paths.suite}: attacks")
+        method = self._suite.method_of(cell.attack)
+        module = load_item("attacks", method, f"{self._paths.suite}: attacks")
         options = item_options(module, spec.options, f"{self._paths.suite}: attacks.{cell.attack}.options")
         classes = len(self._sizes.task(cell.dataset).class_names)
-        work = work_of(cell.attack, module, options, classes, self._survivors)
+        work = work_of(method, module, options, classes, self._survivors, len(spec.surrogates))
         if work is None:
             self.notes.append(f"Attack '{cell.attack}' does not show its passes per image; it is left out.")
             return 0.0

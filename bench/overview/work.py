@@ -24,20 +24,26 @@ class Work(NamedTuple):
     gradients: float
 
 
-def work_of(attack: str, module: Any, options: Options, classes: int, survivors: float) -> Work | None:
+def work_of(
+    attack: str, module: Any, options: Options, classes: int, survivors: float, surrogates: int = 0
+) -> Work | None:
     """What an attack and the evaluator around it do with one image; None where that does not show.
 
     Args:
-        attack: Id of the attack.
+        attack: Id of the attack's file.
         module: The attack's file.
         options: Its options.
         classes: How many the model tells apart.
         survivors: Share of the images that AutoAttack's later parts still have to attack.
+        surrogates: How many models a transfer attack is made on; taken to be as slow as the attacked one.
     """
     if attack == "autoattack":
         # APGD-CE on all; targeted APGD and FAB, once per target, and Square on what is left.
         later = 2 * min(_AUTOATTACK_TARGETS, classes - 1) * _AUTOATTACK_STEPS
         return Work(_EVALUATOR + survivors * _SQUARE_QUERIES, _AUTOATTACK_STEPS + survivors * later)
+    if hasattr(module, "passes"):
+        forwards, gradients = module.passes(options, classes, surrogates)
+        return Work(_EVALUATOR + forwards, gradients)
     if hasattr(options, "steps"):
         return Work(_EVALUATOR, options.steps * getattr(options, "restarts", 1))  # pyright: ignore[reportAttributeAccessIssue]
     return Work(_EVALUATOR, 0) if module.METRIC in ("CA", "ASR") else None

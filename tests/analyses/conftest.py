@@ -68,7 +68,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Source:
     for name, module in (("shapes", shapes), ("captions", captions)):
         build(name, module.Options(**CONTENT["datasets"][name]), module.fetch, paths.data)
     for name, spec in suite.checkpoints.items():
-        make_checkpoint(name, spec, paths.data, paths.checkpoint(name), str(paths.suite))
+        make_checkpoint(name, spec, paths)
     for defense in suite.tracks["backdoor"].defenses:
         fit_all(suite, "backdoor", defense, "badnet", load_checkpoint(paths.checkpoint("badnet")), paths)
         for attack in suite.attacks:

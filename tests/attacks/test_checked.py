@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from bench.attacks import autoattack, clean, pgd
-from bench.attacks.checked import run_attack
-from bench.attacks.contract import Result
+from bench.attacks.checked import attack_in_parts, run_attack
+from bench.attacks.contract import Knowledge, Result
 from bench.config import Options
 
 from .models import cnn, images_of
@@ -147,3 +147,69 @@ def test_the_clean_attack_returns_the_images_and_asks_the_model_nothing(network:
     attacked = run_attack(clean, network, images, labels, options=clean.Options(), seeds=range(5))
     assert torch.equal(attacked.images, images)
     assert (attacked.forwards, attacked.backwards) == (0, 0)
+
+
+def test_passes_through_encoder_and_surrogates_are_counted_too(network: nn.Module, images: Tensor) -> None:
+    def attack(model: nn.Module, images: Tensor, labels: Tensor, *, knowledge: Knowledge, **_: object) -> Result:
+        assert knowledge.encoder is not None
+        start = images.clone().requires_grad_()
+        for each in (model, knowledge.encoder, *knowledge.surrogates):
+            torch.autograd.grad(each(start).sum(), start)
+        return Result(images, eps=0.0)
+
+    module = SimpleNamespace(__name__="bench.attacks.nosy", attack=attack)
+    knowledge = Knowledge(encoder=network, surrogates=(network, network))
+    labels = torch.zeros(5, dtype=torch.long)
+    attacked = run_attack(module, network, images, labels, options=Options(), seeds=range(5), knowledge=knowledge)
+    assert (attacked.forwards, attacked.backwards) == (20, 20)
+
+
+def hungry(most: int, error: Exception, **names: object) -> Any:
+    """An attack that has memory for ``most`` images at a time."""
+
+    def attack(model: nn.Module, images: Tensor, labels: Tensor, *, seeds: Any, **_: object) -> Result:
+        if len(images) > most:
+            raise error
+        model(images)
+        return Result(images + torch.tensor([0.01 * seed for seed in seeds]).view(-1, 1, 1, 1), EPS * 10)
+
+    return SimpleNamespace(__name__="bench.attacks.hungry", attack=attack, **names)
+
+
+OUT_OF_MEMORY = [
+    torch.OutOfMemoryError("CUDA out of memory"),
+    RuntimeError("DefaultCPUAllocator: can't allocate memory"),
+]
+
+
+@pytest.mark.parametrize("error", OUT_OF_MEMORY)
+@pytest.mark.parametrize(("names", "flags"), [({}, set()), ({"NOISE_PER_BATCH": True}, {"batch_halved"})])
+def test_out_of_memory_halves_the_batch_and_says_so(
+    network: nn.Module,
+    images: Tensor,
+    capsys: pytest.CaptureFixture[str],
+    error: Exception,
+    names: Any,
+    flags: set[str],
+) -> None:
+    labels, seeds = torch.zeros(5, dtype=torch.long), range(5)
+    attacked = attack_in_parts(hungry(2, error, **names), network, images, labels, options=Options(), seeds=seeds)
+    whole = run_attack(hungry(5, error), network, images, labels, options=Options(), seeds=seeds)
+    assert torch.equal(attacked.images, whole.images)
+    assert attacked.flags == flags
+    assert (attacked.forwards, whole.forwards) == (5, 5)
+    assert "out of memory with 5 images at a time; going on with 2" in capsys.readouterr().err
+
+
+def test_where_one_image_is_too_much_the_error_stands(network: nn.Module, images: Tensor) -> None:
+    labels = torch.zeros(5, dtype=torch.long)
+    with pytest.raises(torch.OutOfMemoryError):
+        attack_in_parts(hungry(0, OUT_OF_MEMORY[0]), network, images, labels, options=Options(), seeds=range(5))
+
+
+def test_other_errors_do_not_halve_the_batch(network: nn.Module, images: Tensor) -> None:
+    labels = torch.zeros(5, dtype=torch.long)
+    with pytest.raises(RuntimeError, match="a fault of its own"):
+        attack_in_parts(
+            hungry(2, RuntimeError("a fault of its own")), network, images, labels, options=Options(), seeds=range(5)
+        )

@@ -152,3 +152,23 @@ def test_the_input_is_not_changed(network: nn.Module, images: Tensor, labels: Te
     run(network, images, labels, range(64), eps=4, steps=3, random_start=False)
     assert torch.equal(images, before)
     assert not images.requires_grad
+
+
+def test_restarts_keep_each_image_at_its_highest_loss(network: nn.Module, images: Tensor, labels: Tensor) -> None:
+    many = run(network, images, labels, range(64), eps=2, step=1, steps=3, restarts=4)
+    first = run(network, images, labels, range(64), eps=2, step=1, steps=3)
+    after, before = (cross_entropy(network, each, labels) for each in (many, first))
+    assert (after >= before).all()
+    assert (after > before + 1e-6).any()
+    starts = pgd.starts_in_ball(images, 2 / 255, range(64), count=4)
+    assert torch.equal(starts[0], pgd.starts_in_ball(images, 2 / 255, range(64))[0]), (
+        "the first start is that of one run"
+    )
+    ends = [
+        pgd.ascend(
+            lambda x: functional.cross_entropy(network(x), labels, reduction="sum"), images, start, 2 / 255, 1 / 255, 3
+        )
+        for start in starts
+    ]
+    best = torch.stack([cross_entropy(network, end, labels) for end in ends]).amax(dim=0)
+    torch.testing.assert_close(after, best, rtol=0, atol=1e-6)

@@ -13,7 +13,7 @@ from bench.clip.staged import StagedCLIP
 from bench.config import Suite
 from bench.datasets import shapes
 from bench.datasets.store import build
-from bench.defenses.artefact import fit_all
+from bench.defenses.fitting import fit_all
 from bench.evaluation.record import Record
 from bench.evaluation.run import evaluate
 from bench.paths import Paths

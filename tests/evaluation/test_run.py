@@ -1,7 +1,9 @@
 """Cells: what is attacked, what is kept, what a killed run reuses, and what failures become."""
 
+import time
 from dataclasses import dataclass, field
 
+import pytest
 import torch
 from torch import Tensor, nn
 
@@ -97,13 +99,48 @@ def test_passes_are_counted_per_attacked_image() -> None:
     assert (record.cost.forwards, record.cost.backwards) == (2.0, 0.0)
 
 
-def test_a_model_that_hides_its_gradient_is_flagged_on_the_record() -> None:
-    class Quantised(Brightness):
-        def forward(self, images: Tensor) -> Tensor:
-            return super().forward((images * 4).round() / 4)
+class Quantised(Brightness):
+    def forward(self, images: Tensor) -> Tensor:
+        return super().forward((images * 4).round() / 4)
 
-    hidden = scene(Inverting(), [0, 1])._replace(model=Quantised())
-    assert "zero_gradient" in compute(hidden, {}, lambda _: None).flags
+
+class Saturated(Brightness):
+    def forward(self, images: Tensor) -> Tensor:
+        return 1e4 * super().forward(images)
+
+
+class Randomised(Brightness):
+    def forward(self, images: Tensor) -> Tensor:
+        return super().forward(images + 0.1 * torch.randn_like(images))
+
+
+@pytest.mark.parametrize(
+    ("model", "check"),
+    [(Quantised(), "quantised_input"), (Saturated(), "saturated_logits"), (Randomised(), "randomised")],
+)
+def test_a_model_that_masks_its_gradient_is_flagged_by_the_check_that_caught_it(model: nn.Module, check: str) -> None:
+    masked = scene(Inverting(), [0, 1])._replace(model=model)
+    assert check in compute(masked, {}, lambda _: None).flags
+    assert check not in compute(scene(Inverting(), [0, 1]), {}, lambda _: None).flags
+
+
+def test_a_cell_that_takes_too_long_is_given_up_and_keeps_what_it_has() -> None:
+    class Slow(Inverting):
+        def attack(self, model, images, labels, *, options, seeds, knowledge) -> Result:
+            time.sleep(0.02)
+            return super().attack(
+                model, images, labels, options=options, seeds=seeds, knowledge=knowledge
+            )  # fmt: skip
+
+    kept = list[Batch]()
+    slow = scene(Slow(), [0, 1, 0, 1, 0, 1])
+    limited = slow._replace(attacker=slow.attacker._replace(cell_seconds=0.01))
+    record = compute(limited, {}, kept.append)
+    assert (record.state, record.value) == ("timeout", None)
+    assert "2 of 6 images took longer than attacks.inverting.cell_seconds" in record.reason
+    assert len(kept) == 1
+    assert compute(slow, {kept[0].rows[0]: kept[0]}, kept.append).state == "done"
+    assert [batch.rows for batch in kept] == [[0, 10], [20, 30], [40, 50]]
 
 
 def test_no_image_right_is_a_result_and_not_a_crash() -> None:

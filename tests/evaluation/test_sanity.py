@@ -45,12 +45,28 @@ def test_a_plain_cnn_is_not_flagged(images: Tensor, seed: int) -> None:
 
 def test_a_model_that_rounds_its_input_is_flagged_for_its_gradients(images: Tensor) -> None:
     model = Masked(before=lambda x: (x * 16).round() / 16)
-    assert flags_of(model, images) == {"zero_gradient", "uninformative_gradient"}
+    assert flags_of(model, images) == {"quantised_input", "zero_gradient", "uninformative_gradient"}
 
 
-def test_saturated_logits_are_flagged_for_their_gradients(images: Tensor) -> None:
+def test_rounding_that_passes_gradients_straight_through_is_flagged_all_the_same(images: Tensor) -> None:
+    model = Masked(before=lambda x: x + ((x * 16).round() / 16 - x).detach())
+    assert flags_of(model, images) == {"quantised_input"}
+
+
+@pytest.mark.parametrize("levels", [2, 8, 16, 32, 255])
+def test_rounding_to_any_number_of_levels_is_found_on_8_bit_images(images: Tensor, levels: int) -> None:
+    model = Masked(before=lambda x: (x * levels).round() / levels)
+    assert "quantised_input" in flags_of(model, (images * 255).round() / 255)
+
+
+def test_saturated_logits_are_flagged_although_their_order_is_that_of_a_plain_model(images: Tensor) -> None:
+    model = Masked(after=lambda logits: 1e4 * logits)
+    assert flags_of(model, images) == {"saturated_logits", "zero_gradient", "uninformative_gradient"}
+
+
+def test_logits_that_are_cut_off_and_saturated_are_flagged(images: Tensor) -> None:
     model = Masked(after=lambda logits: 1e4 * logits.clamp(-0.2, 0.2))
-    assert {"zero_gradient", "uninformative_gradient"} <= flags_of(model, images)
+    assert {"saturated_logits", "zero_gradient", "uninformative_gradient"} <= flags_of(model, images)
 
 
 def test_a_model_with_random_noise_is_flagged(images: Tensor) -> None:
@@ -64,7 +80,7 @@ def test_probabilities_are_flagged_and_their_gradients_are_not(images: Tensor) -
 
 def test_a_model_that_ignores_its_input_is_flagged(images: Tensor) -> None:
     model = Masked(before=torch.zeros_like)
-    assert flags_of(model, images) == {"zero_gradient", "uninformative_gradient"}
+    assert flags_of(model, images) == {"quantised_input", "zero_gradient", "uninformative_gradient"}
 
 
 def test_a_gradient_that_points_the_wrong_way_is_flagged_although_it_is_not_zero(images: Tensor) -> None:

@@ -176,6 +176,7 @@ OTHER: Mapping[str, Any] = {
     "manifest": "0" * 64,
     "attack": "0" * 64,
     "attack_options": {"eps": 4.0, "steps": 99},
+    "surrogates": {"vit": "0" * 64},
     "images": None,
     "protocol.version": 2,
     "protocol.batch_size": 5,

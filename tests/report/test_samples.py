@@ -38,7 +38,7 @@ def paths(suite: Suite, tmp_path_factory: pytest.TempPathFactory) -> Paths:
         module = load_item("datasets", dataset, "test")
         build(dataset, item_options(module, suite.datasets[dataset], "test"), module.fetch, made.data)
     for name, spec in suite.checkpoints.items():
-        make_checkpoint(name, spec, made.data, made.checkpoint(name), "test")
+        make_checkpoint(name, spec, made)
     return made
 
 

@@ -8,7 +8,7 @@ from bench.leaderboard.submissions.merge import NOT_RECHECKED
 from bench.leaderboard.submissions.read import DESCRIPTION, Submission, record_name
 
 _SLACK = 0.001  # percent; what may be rounding in a file made elsewhere
-OF_THE_ATTACK = {"nan", "dynamic", "square_beats_gradients"}
+OF_THE_ATTACK = {"nan", "dynamic", "square_beats_gradients", "few_classes", "batch_halved"}
 
 
 def flags_are_complete(submission: Submission, board: Board) -> Iterator[str]:
