@@ -183,7 +183,7 @@ OTHER: Mapping[str, Any] = {
     "protocol.shots": 15,
     "protocol.control_ceiling": 6.0,
     "dtype": "bfloat16",
-    "version": 2,
+    "version": 3,
 }
 
 
