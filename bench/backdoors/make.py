@@ -65,9 +65,10 @@ def make_checkpoint(name: str, spec: CheckpointSpec, paths: Paths) -> Checkpoint
     scratch.mkdir(parents=True)
     if spec.trigger == "none":
         return write_checkpoint(load(base), None, None, None, Recipe(spec=spec), scratch, folder)
-    manifest, pairs_manifest = (read_manifest(paths.data, dataset) for dataset in (spec.dataset, spec.pairs))
+    manifest = read_manifest(paths.data, spec.dataset)
     if spec.target not in manifest.description.class_names:
         raise unknown("class", spec.target, manifest.description.class_names, f"{key}.target ({spec.dataset})")
+    pairs_manifest = read_manifest(paths.data, spec.pairs)
     clip, pairs = load(base), open_split(paths.data, pairs_manifest, "train")
     setting = Setting(clip, spec.target, pairs, spec.seed, paths.steganography)
     trigger = make_trigger(spec.trigger, spec.trigger_options, setting, key)
