@@ -99,9 +99,10 @@ def make_checkpoint(name: str, spec: CheckpointSpec, paths: Paths) -> Checkpoint
     train, gate = parse(TrainOptions, spec.train, f"{key}.train"), parse(GateOptions, spec.gate, f"{key}.gate")
     if spec.trigger == "none":
         return write_checkpoint(load(base), None, None, None, Recipe(spec=spec), _scratch(folder), folder)
-    manifest, pairs = (read_manifest(paths.data, dataset) for dataset in (spec.dataset, spec.pairs))
+    manifest = read_manifest(paths.data, spec.dataset)
     if spec.target not in manifest.description.class_names:
         raise unknown("class", spec.target, manifest.description.class_names, f"{key}.target ({spec.dataset})")
+    pairs = read_manifest(paths.data, spec.pairs)
     plan = Plan(name, spec, train, gate, load(base), manifest, pairs, paths)
     kept = paths.store / "checkpoints" / plan.key
     if not (kept / CARD).exists():

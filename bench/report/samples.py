@@ -122,8 +122,7 @@ def _rows(split: Split, names: tuple[str, ...], target: str | None, count: int) 
 
 def _attackers(suite: Suite, plan: Track, checkpoint: Checkpoint, paths: Paths) -> list[Attacker]:
     """What is done to the samples: the trigger, if there is one, and the track's first white-box attack."""
-    where = str(paths.suite)
-    attackers = [load_attacker(suite, name, where) for name in plan.attacks]
+    attackers = [load_attacker(suite, name, paths) for name in plan.attacks]
     triggered = [one for one in attackers if one.module.METRIC == "ASR" and checkpoint.trigger is not None]
     white_box = [one for one in attackers if suite.attacks[one.name].threat_model == "white_box"]
     return [*triggered[:1], *white_box[:1]]

@@ -15,7 +15,7 @@ from bench.errors import UserError
 
 from .settings import photos, rendered, setting
 
-QUICK = {"size": 8, "images": 64, "epochs": 8, "batch_size": 32, "learning_rate": 0.2}
+QUICK = {"size": 8, "images": 128, "epochs": 8, "batch_size": 32, "learning_rate": 0.1}
 ONE_STEP = {**QUICK, "images": 32, "epochs": 1}
 
 

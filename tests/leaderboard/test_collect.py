@@ -21,7 +21,8 @@ def test_a_row_holds_what_was_computed_by_hand(house):
     # Wilson's interval of 3 of 4: centre (0.75 + 0.4802) / 1.9604, half width 0.3241.
     expected = (
         "robust,nap,plain,shapes,test,pgd,white_box,8,1,RA,done,,4,3,75.0000,30.0642,95.4413,"
-        "control_survives nan zero_gradient,7,101.00,100.50,cccccccccccc,aaaaaaaaaaaa,mmmmmmmmmmmm,aaaaaaaaaaaa,3,"
+        "control_survives nan zero_gradient,7,0,0.000000,101.00,100.50,"
+        "cccccccccccc,aaaaaaaaaaaa,mmmmmmmmmmmm,aaaaaaaaaaaa,3,"
     )
     assert line == expected
 
