@@ -85,7 +85,7 @@ def _base(points: pd.DataFrame, axes: Axes, colours: Sequence[str]) -> alt.Chart
     return alt.Chart(points[[name for name in columns if name in points]]).encode(color=colour, tooltip=told)
 
 
-def _finished(chart: alt.LayerChart, axes: Axes) -> dict[str, Any]:
+def _finished(chart: alt.LayerChart | alt.FacetChart, axes: Axes) -> dict[str, Any]:
     """The specification, with a description for screen readers."""
     plain: dict[str, Any] = {"labelColor": "currentColor", "titleColor": "currentColor", "titleFontWeight": "normal"}
     described = f"{axes.y} against {axes.x}, by {axes.colour} and {axes.mark}; the boards hold the numbers"

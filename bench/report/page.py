@@ -54,7 +54,7 @@ class Gap(NamedTuple):
 
     what: str
     state: str
-    count: int
+    number: int
     command: str
 
 
