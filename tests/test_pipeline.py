@@ -71,7 +71,8 @@ class Repository:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         shutil.copytree(ROOT / "bench", folder / "bench", ignore=shutil.ignore_patterns("__pycache__"))
-        for name in ("dvc.yaml", ".gitignore"):
+        for name in ("dvc.yaml", ".gitignore", "leaderboards/submissions/README.md"):
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / name, folder / name)
         self.write_suite(SMALL)
         self.run("git", "init", "--quiet")

@@ -56,7 +56,7 @@ def measure(source: Source, options: Options) -> pd.DataFrame:
         found = readings(source, scenario, bars, [options.metric], f"options.scenarios.{name}")
         found.insert(0, "scenario", name)
         found.insert(1, "bar", found["defense"].map(bars))
-        found.insert(2, "panel", found["checkpoint"].map(lambda checkpoint: options.names.get(checkpoint, checkpoint)))
+        found.insert(2, "panel", found["checkpoint"].replace(options.names))
         frames.append(found)
     return pd.concat(frames)
 
