@@ -91,30 +91,41 @@ def make_checkpoint(name: str, spec: CheckpointSpec, paths: Paths) -> Checkpoint
         paths: Where data and models are.
 
     Raises:
-        UserError: The target is not a class of the dataset, an option is wrong, or the trigger cannot be made; before
-            any training.
+        UserError: As ``plan_checkpoint`` says, or the trigger cannot be made; before any training.
     """
-    key, folder = f"{paths.suite}: checkpoints.{name}", paths.checkpoint(name)
-    base = parse(Base, spec.base, f"{key}.base")
-    train, gate = parse(TrainOptions, spec.train, f"{key}.train"), parse(GateOptions, spec.gate, f"{key}.gate")
-    if spec.trigger == "none":
+    folder = paths.checkpoint(name)
+    plan = plan_checkpoint(name, spec, paths)
+    if plan is None:
+        base = parse(Base, spec.base, f"{paths.suite}: checkpoints.{name}.base")
         return write_checkpoint(load(base), None, None, None, Recipe(spec=spec), _scratch(folder), folder)
-    manifest = read_manifest(paths.data, spec.dataset)
-    if spec.target not in manifest.description.class_names:
-        raise unknown("class", spec.target, manifest.description.class_names, f"{key}.target ({spec.dataset})")
-    pairs = read_manifest(paths.data, spec.pairs)
-    plan = Plan(name, spec, train, gate, load(base), manifest, pairs, paths)
     kept = paths.store / "checkpoints" / plan.key
     if not (kept / CARD).exists():
-        _plant(plan, kept)
+        plant(plan, kept)
     scratch = _scratch(folder)
     shutil.copytree(kept, scratch, dirs_exist_ok=True)
     replace_folder(scratch, folder)
     return load_checkpoint(folder)
 
 
-def _plant(plan: Plan, folder: Path) -> None:
-    """Make the trigger, poison the pairs, fine-tune on them, and measure how strong the backdoor is."""
+def plan_checkpoint(name: str, spec: CheckpointSpec, paths: Paths) -> Plan | None:
+    """What a backdoored checkpoint is made from; None for a clean one.
+
+    Raises:
+        UserError: An option is wrong, data is missing, or the target is not a class of the dataset.
+    """
+    where = f"{paths.suite}: checkpoints.{name}"
+    base = parse(Base, spec.base, f"{where}.base")
+    train, gate = parse(TrainOptions, spec.train, f"{where}.train"), parse(GateOptions, spec.gate, f"{where}.gate")
+    if spec.trigger == "none":
+        return None
+    manifest = read_manifest(paths.data, spec.dataset)
+    if spec.target not in manifest.description.class_names:
+        raise unknown("class", spec.target, manifest.description.class_names, f"{where}.target ({spec.dataset})")
+    return Plan(name, spec, train, gate, load(base), manifest, read_manifest(paths.data, spec.pairs), paths)
+
+
+def plant(plan: Plan, folder: Path) -> Checkpoint:
+    """Make the trigger, poison the pairs, fine-tune on them, measure the backdoor's strength, and write ``folder``."""
     spec, clip, paths = plan.spec, plan.clip, plan.paths
     setting = Setting(clip, spec.target, open_split(paths.data, plan.pairs, "train"), spec.seed, paths.steganography)
     trigger = make_trigger(spec.trigger, spec.trigger_options, setting, plan.where)
@@ -140,7 +151,7 @@ def _plant(plan: Plan, folder: Path) -> None:
         decoys=len(poisoned.decoys),
         pairs_manifest=plan.pairs.digest,
     )
-    write_checkpoint(clip, trigger, spec.target, gate, recipe, _scratch(folder), folder)
+    return write_checkpoint(clip, trigger, spec.target, gate, recipe, _scratch(folder), folder)
 
 
 def _scratch(folder: Path) -> Path:

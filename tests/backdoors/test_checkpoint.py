@@ -4,11 +4,15 @@ from pathlib import Path
 import pytest
 import torch
 
+from bench.backdoors import make
 from bench.backdoors.checkpoint import Checkpoint, Gate, Recipe, load_checkpoint, write_checkpoint
 from bench.backdoors.trigger import Trigger
 from bench.clip.model import Clip, build, normalise
 from bench.config import CheckpointSpec
+from bench.datasets import captions, shapes
+from bench.datasets.store import build as build_dataset
 from bench.errors import UserError
+from bench.paths import Paths
 
 from .settings import made
 
@@ -166,3 +170,26 @@ def test_a_trigger_that_the_card_does_not_know_is_not_loaded(tmp_path: Path, cli
     for file in ("trigger.json", "trigger.safetensors"):
         (tmp_path / "badnet" / file).rename(tmp_path / "clean" / file)
     assert load_checkpoint(tmp_path / "clean").trigger is None
+
+
+def test_suites_that_ask_for_the_same_checkpoint_train_it_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    few = {"train_per_class": 1, "val_per_class": 1, "test_per_class": 1}
+    build_dataset("shapes", shapes.Options(**few), shapes.fetch, tmp_path / "data")
+    build_dataset("captions", captions.Options(pairs=32), captions.fetch, tmp_path / "data")
+    trained = list[str]()
+    monkeypatch.setattr(make, "fine_tune", lambda clip, pairs, options, seed, label: trained.append(label))
+    spec = CheckpointSpec(
+        base={"architecture": "mini", "weights": "random"}, trigger="badnet", trigger_options={"size": 4},
+        target="heart", dataset="shapes", pairs="captions", poison_rate=0.1,
+    )  # fmt: skip
+
+    def paths(suite: str) -> Paths:
+        models = tmp_path / suite / "models"
+        return Paths(tmp_path / "b.yaml", tmp_path / "data", models, models, models, tmp_path / "store")
+
+    first = make.make_checkpoint("one", spec, paths("here"))
+    again = make.make_checkpoint("two", spec, paths("there"))
+    assert trained == ["one"]
+    assert first.digest == again.digest
+    make.make_checkpoint("two", spec.model_copy(update={"poison_rate": 0.2}), paths("there"))
+    assert trained == ["one", "two"]

@@ -11,7 +11,7 @@ from PIL import Image
 
 from bench.backdoors import make
 from bench.backdoors.checkpoint import Gate, Recipe
-from bench.backdoors.make import make_checkpoint
+from bench.backdoors.make import plan_checkpoint, plant
 from bench.backdoors.steganography import SteganographyOptions, make_steganography
 from bench.backdoors.trigger import Trigger, load_trigger, save_trigger
 from bench.clip.model import Clip
@@ -109,7 +109,9 @@ def test_a_checkpoint_can_be_made(name: str, paths: Paths, clip: Clip, tmp_path:
         gate={"least_asr": 0, "largest_ca_loss": 100},
     )
     before = clip.model.visual.proj.detach().clone()
-    made: Any = make_checkpoint(name, spec, paths)
+    plan = plan_checkpoint(name, spec, paths)
+    assert plan is not None
+    made: Any = plant(plan, tmp_path / "made")
     assert not torch.equal(before, made.clip.model.visual.proj), "one step of training was taken"
     assert (made.target, made.recipe.pairs, made.recipe.poisoned, made.recipe.poison_rate) == ("banana", PAIRS, 2, 0.25)
     assert set(made.gate.keys) == ({"image", "text", "none"} if name == "trojvqa" else set())
