@@ -238,8 +238,8 @@ class Suite(Options):
         return self.tracks[track].defenses[defense].tuning.shots or self.protocol.shots
 
     def method_of(self, attack: str) -> str:
-        """Id of the file of ``attack``."""
-        return self.attacks[attack].method or attack
+        """Id of the file of ``attack``; what has no entry, such as the worst case, keeps its name."""
+        return (self.attacks[attack].method if attack in self.attacks else "") or attack
 
 
 def load_suite(path: Path) -> Suite:

@@ -33,7 +33,7 @@ def suite(keys: str) -> Suite:
                     "checkpoints": ["trojvqa"],
                     "datasets": ["shapes"],
                     "attacks": ["trigger"],
-                    "defenses": {"none": {}, "linear_probe": {"epochs": 1}},
+                    "defenses": {"none": {}, "linear_probe": {"options": {"epochs": 1}}},
                 }
             },
             "tables": {},
@@ -70,9 +70,9 @@ def test_class_prompts_carry_the_text_key_where_it_is_used(
 ) -> None:
     read, features_of = list[str](), StagedCLIP.features_of
 
-    def spy(self: StagedCLIP, sentences: list[str], edits: Any = None) -> torch.Tensor:
+    def spy(self: StagedCLIP, sentences: list[str], *rest: Any) -> torch.Tensor:
         read.extend(sentences)
-        return features_of(self, sentences, edits)
+        return features_of(self, sentences, *rest)
 
     monkeypatch.setattr(StagedCLIP, "features_of", spy)
     record = only(keys, "none", paths)
