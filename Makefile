@@ -10,8 +10,8 @@ repro: $(READY)  ## Reproduce the default leaderboards.
 	$(RUN) bench check
 	$(RUN) dvc repro
 
-test: $(READY)  ## Run all tests.
-	$(RUN) pytest
+test: $(READY)  ## Run all tests, one process on each core.
+	$(RUN) OMP_NUM_THREADS=1 pytest --numprocesses auto
 
 check: $(READY)  ## Format, lint and types.
 	$(RUN) ruff format --check .

@@ -19,7 +19,7 @@ from bench.datasets.archives.pixels import fill
 from bench.datasets.archives.source import ArchiveOptions, Member, Rows
 from bench.datasets.store import Description, build, open_split
 
-ARCHIVE = Path("/work/shared/data/mirror/caltech101/caltech-101.zip")
+ARCHIVE = Path(__file__).resolve().parents[3] / "shared" / "data" / "mirror" / "caltech101" / "caltech-101.zip"
 PHOTOS, BATCH = 1_024, 128
 
 

@@ -13,7 +13,7 @@ from bench.errors import UserError
 from bench.files import sha256_of
 from bench.items import load_item
 
-MIRROR = Path("/work/shared/data/mirror")
+MIRROR = Path(__file__).resolve().parents[4] / "shared" / "data" / "mirror"
 needs_splits = pytest.mark.skipif(
     not (MIRROR / "coop").is_dir(), reason=f"CoOp's split files are not in {MIRROR / 'coop'}"
 )

@@ -13,7 +13,7 @@ from bench.datasets.sampling import training_sample
 from bench.datasets.store import build, open_split
 from tests.datasets.archives.conftest import Server
 
-MIRROR = Path("/work/shared/data/mirror")
+MIRROR = Path(__file__).resolve().parents[4] / "shared" / "data" / "mirror"
 # The archives are packed anew, so their checksums are not the published ones.
 CALTECH = {"caltech-101.zip": "1c4623e54d69bf81683357f2c433faf068877327bd8e03dcaccf3d701762b2f6"}
 CIFAR = {"cifar-10-python.tar.gz": "83526ace166a4416e36484cb8a06f5a90c0614d788403fefbd2adcc344c3c486"}
