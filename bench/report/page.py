@@ -43,9 +43,10 @@ for (const figure of document.querySelectorAll("[data-spec]"))
 
 
 class Figure(NamedTuple):
-    """A picture that an analysis left beside the boards: its name, and its PNG as a data URI."""
+    """A picture that an analysis left beside the boards: its name, its heading, and its PNG as a data URI."""
 
     name: str
+    title: str
     uri: str
 
 
@@ -74,10 +75,13 @@ def write_report(suite: Suite, paths: Paths, out: Path, samples: int) -> None:
     found = boards(cells, suite, paths)
     strips, unsampled = sample_strips(suite, paths, samples) if samples else ([], [])
     groups, figures = plot_groups(cells, suite), list[Figure]()
-    for picture in sorted(paths.boards.glob("*.png")):
+    for name, analysis in suite.analyses.items():
+        picture = paths.boards / f"{name}.png"
         drawn = _redrawn(picture)
-        groups += [drawn] if drawn else []
-        figures += [] if drawn else [Figure(picture.stem, _data_uri("image/png", picture.read_bytes()))]
+        if drawn:
+            groups.append(drawn)
+        elif picture.exists():
+            figures.append(Figure(name, analysis.title, _data_uri("image/png", picture.read_bytes())))
     page = _template().render(
         suite=suite,
         source=paths.suite.as_posix(),

@@ -73,14 +73,17 @@ def test_what_is_missing_is_told_with_its_command(house, page) -> None:
 
 
 def test_pictures_of_analyses_are_on_the_page(house, page) -> None:
+    house.content["analyses"] = {"attention": {"method": "attention", "title": "Where it looks"}}
     picture = b"\x89PNG..."
     (house.paths.boards / "attention.png").write_bytes(picture)
     text = page()
     assert 'src="data:image/png;base64,iVBORy4uLg=="' in text
+    assert "<figcaption>Where it looks</figcaption>" in text
     assert 'alt="Figure attention; its numbers are in attention.csv"' in text
 
 
 def test_an_analysis_that_can_be_drawn_is_drawn(house, page) -> None:
+    house.content["analyses"] = {"shots": {"method": "curves", "title": "Shots"}}
     (house.paths.boards / "shots.png").write_bytes(b"\x89PNG...")
     (house.paths.boards / "shots.csv").write_text(
         "panel,x,checkpoint,metric,value,low,high\nshots,1,badnet,ASR,60,55,65\nshots,16,badnet,ASR,20,15,25\n"
