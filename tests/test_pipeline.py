@@ -71,7 +71,7 @@ class Repository:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         shutil.copytree(ROOT / "bench", folder / "bench", ignore=shutil.ignore_patterns("__pycache__"))
-        for name in ("dvc.yaml", ".gitignore", "leaderboards/submissions/README.md"):
+        for name in ("dvc.yaml", ".gitignore", ".dvcignore", "leaderboards/submissions/README.md"):
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / name, folder / name)
         self.write_suite(SMALL)
@@ -110,8 +110,8 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Repository:
 @pytest.mark.slow
 def test_first_run_makes_every_stage_and_the_second_none(repository: Repository) -> None:
     listed = repository.run("dvc", "stage", "list", "--all", "--name-only").split()
-    # 3 datasets, steganography, 2 checkpoints, 1 + 2 defenses, 1 + 4 evaluations, collect, 1 table
-    assert len(listed) == 3 + 1 + 2 + 3 + 5 + 1 + 1
+    # 3 datasets, steganography, 2 checkpoints, 1 + 2 defenses, the attacks, 1 + 4 evaluations, collect, 1 table
+    assert len(listed) == 3 + 1 + 2 + 3 + 1 + 5 + 1 + 1
     assert repository.stages() == set()
     assert (repository.folder / "leaderboards" / "small.md").exists()
 
