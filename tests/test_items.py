@@ -136,10 +136,10 @@ def test_the_source_hash_follows_the_items_that_an_item_builds_on(tmp_path: Path
         (tmp_path / f"{name}.py").write_text(f"{name} = 1\n")
     c = SimpleNamespace(__file__=str(tmp_path / "c.py"))
     b = SimpleNamespace(__file__=str(tmp_path / "b.py"), BUILDS_ON=(c,))
-    a = SimpleNamespace(__file__=str(tmp_path / "a.py"), BUILDS_ON=(b,))
-    first = source_hash(a)  # type: ignore[arg-type]
+    a: Any = SimpleNamespace(__file__=str(tmp_path / "a.py"), BUILDS_ON=(b,))
+    first = source_hash(a)
     (tmp_path / "c.py").write_text("c = 2\n")
-    assert source_hash(a) != first  # type: ignore[arg-type]
+    assert source_hash(a) != first
 
 
 def test_attacks_name_the_attacks_whose_code_they_use() -> None:
