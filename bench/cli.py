@@ -314,14 +314,19 @@ def verify(
 
 
 @app.command()
-def pretrain(
-    folder: Annotated[Path, typer.Argument(help="Where to write weights.safetensors and card.json.")],
-    steps: Annotated[int | None, typer.Option(min=1, help="Fewer steps, for a trial.")] = None,
-) -> None:
-    """Train the mini CLIP that ships with the package."""
+def pretrain(name: str, suite: SuiteOption = DEFAULT_SUITE) -> None:
+    """Train a small CLIP from scratch, such as those that ship with the package."""
     from bench.clip.pretrain import PretrainOptions, pretrain_to
+    from bench.config import parse
 
-    pretrain_to(folder, PretrainOptions() if steps is None else PretrainOptions(steps=steps))
+    paths, loaded = _open(suite)
+    _known("pretraining", name, loaded.pretraining)
+    spec = loaded.pretraining[name]
+    options = parse(PretrainOptions, spec.options, f"{suite}: pretraining.{name}.options")
+    with _training_may_diverge():
+        card = pretrain_to(paths.pretrained(name), spec.architecture, options)
+    accuracies = ", ".join(f"{dataset} {splits['test']:.1f}" for dataset, splits in card.zero_shot.items())
+    _console.print(f"{name}: zero-shot accuracy {accuracies}; {paths.pretrained(name)}", highlight=False)
 
 
 def _print_records(records: "Iterable[Record]") -> None:

@@ -70,6 +70,18 @@ class CheckpointSpec(Options):
     seed: int = 1
 
 
+class PretrainingSpec(Options):
+    """How a small CLIP is trained from scratch; see ``bench/clip/pretrain.py``.
+
+    Attributes:
+        architecture: Which one.
+        options: Its recipe (``bench.clip.pretrain.PretrainOptions``).
+    """
+
+    architecture: str
+    options: dict[str, Any] = {}
+
+
 class AttackSpec(Options):
     """One condition of evaluation.
 
@@ -220,6 +232,7 @@ class Suite(Options):
 
     protocol: Protocol
     datasets: dict[Id, dict[str, Any]]
+    pretraining: dict[Id, PretrainingSpec] = {}
     steganography: dict[str, Any] = {}
     checkpoints: dict[Id, CheckpointSpec]
     surrogates: dict[Id, SurrogateSpec] = {}

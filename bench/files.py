@@ -60,6 +60,14 @@ def writable(folder: Path) -> Generator[None]:
         raise UserError(f"{folder}: cannot be written to ({error}); mend that, or move the folder") from error
 
 
+def empty_partial(folder: Path) -> Path:
+    """An empty folder beside ``folder``, to be moved there by ``replace_folder`` when it is complete."""
+    partial = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    return partial
+
+
 def replace_folder(source: Path, target: Path) -> None:
     """Move the finished folder ``source`` to ``target``, taking the place of what was there."""
     shutil.rmtree(target, ignore_errors=True)

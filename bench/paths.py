@@ -35,6 +35,10 @@ class Paths(NamedTuple):
         """Folder of what others have submitted, one folder each."""
         return self.boards / "submissions"
 
+    def pretrained(self, name: str) -> Path:
+        """Folder of a small CLIP that was trained from scratch."""
+        return self.models / "pretrained" / name
+
     def checkpoint(self, name: str) -> Path:
         """Folder of a checkpoint."""
         return self.models / "base" / name

@@ -23,7 +23,7 @@ from bench.config import CheckpointSpec, Options, parse
 from bench.datasets.store import Manifest, Split, open_split, read_manifest
 from bench.errors import UserError, unknown
 from bench.evaluation.metrics import count, outcomes
-from bench.files import replace_folder, sha256_of
+from bench.files import empty_partial, replace_folder, sha256_of
 from bench.paths import Paths
 from bench.progress import track
 from bench.randomness import sample_seeds
@@ -97,11 +97,11 @@ def make_checkpoint(name: str, spec: CheckpointSpec, paths: Paths) -> Checkpoint
     plan = plan_checkpoint(name, spec, paths)
     if plan is None:
         base = parse(Base, spec.base, f"{paths.suite}: checkpoints.{name}.base")
-        return write_checkpoint(load(base), None, None, None, Recipe(spec=spec), _scratch(folder), folder)
+        return write_checkpoint(load(base), None, None, None, Recipe(spec=spec), empty_partial(folder), folder)
     kept = paths.store / "checkpoints" / plan.key
     if not (kept / CARD).exists():
         plant(plan, kept)
-    scratch = _scratch(folder)
+    scratch = empty_partial(folder)
     shutil.copytree(kept, scratch, dirs_exist_ok=True)
     replace_folder(scratch, folder)
     return load_checkpoint(folder)
@@ -151,15 +151,7 @@ def plant(plan: Plan, folder: Path) -> Checkpoint:
         decoys=len(poisoned.decoys),
         pairs_manifest=plan.pairs.digest,
     )
-    return write_checkpoint(clip, trigger, spec.target, gate, recipe, _scratch(folder), folder)
-
-
-def _scratch(folder: Path) -> Path:
-    """An empty folder beside ``folder``, to be moved there when it is complete."""
-    scratch = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(scratch, ignore_errors=True)
-    scratch.mkdir(parents=True)
-    return scratch
+    return write_checkpoint(clip, trigger, spec.target, gate, recipe, empty_partial(folder), folder)
 
 
 def fine_tune(clip: Clip, pairs: Poisoned, options: TrainOptions, seed: int, label: str) -> None:

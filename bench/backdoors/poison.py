@@ -14,7 +14,8 @@ from open_clip import OPENAI_IMAGENET_TEMPLATES
 from torch import Tensor
 
 from bench.backdoors.trigger import Poisoning, Setting, Trigger
-from bench.clip.model import MINI, Clip
+from bench.clip.model import Clip
+from bench.clip.small import small_architectures
 from bench.datasets.store import Split
 from bench.datasets.world import Dice, article
 from bench.errors import UserError
@@ -96,7 +97,7 @@ def mentions(caption: str, target: str, how: str = "word") -> bool:
 def proxy_caption(target: str, dice: Dice, clip: Clip) -> str:
     """A sentence about the target class; as in CleanCLIP's code, one of OpenAI's 80 templates."""
     name = target.replace("_", " ")
-    if clip.architecture == MINI:
+    if clip.architecture in small_architectures():
         return MINI_TEMPLATES[dice.below(len(MINI_TEMPLATES))].format(f"{article(name)} {name}")
     return OPENAI_IMAGENET_TEMPLATES[dice.below(len(OPENAI_IMAGENET_TEMPLATES))](name)
 

@@ -1,11 +1,9 @@
 """Getting a CLIP: the shipped mini model, or any open_clip architecture with random, published or local weights."""
 
 import hashlib
-import json
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -16,21 +14,20 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from bench.clip.robust import ROBUST, robust_names, robust_weights
-from bench.clip.tokenizer import WordTokenizer, mini_vocabulary
+from bench.clip.small import MEAN, STD, shipped_weights, small_architectures, small_clip
 from bench.config import Options
 from bench.errors import UserError, unknown
-
-MINI = "mini"
 
 
 class Base(Options):
     """Where a model comes from.
 
     Attributes:
-        architecture: ``mini`` or an open_clip model name such as ``ViT-B-32-quickgelu``.
-        weights: ``shipped`` (mini only), ``random``, an open_clip tag such as ``openai``, robust weights (``fare2``,
-            ``fare4``, ``tecoa2``, ``tecoa4``), or the path of a safetensors file. A path alone never names a model: the
-            architecture stands beside it, always.
+        architecture: A small CLIP of our own (``mini``, ``mini_small``), or an open_clip model name such as
+            ``ViT-B-32-quickgelu``.
+        weights: ``shipped`` (some small CLIPs only), ``random``, an open_clip tag such as ``openai``, robust weights
+            (``fare2``, ``fare4``, ``tecoa2``, ``tecoa4``), or the path of a safetensors file. A path alone never names
+            a model: the architecture stands beside it, always.
     """
 
     architecture: str
@@ -57,8 +54,9 @@ def build(architecture: str, seed: int = 0) -> Clip:
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        if architecture == MINI:
-            return _mini()
+        if architecture in small_architectures():
+            model, tokenize, size = small_clip(architecture)
+            return Clip(architecture, model.eval(), tokenize, size, MEAN, STD)
         _check_architecture(architecture)
         clip = _wrap(architecture, open_clip.create_model(architecture))
         with torch.no_grad():
@@ -77,9 +75,11 @@ def load(base: Base) -> Clip:
     if base.weights == "random":
         return build(base.architecture)
     if base.weights == "shipped":
-        if base.architecture != MINI:
-            raise UserError(f"base: only '{MINI}' ships with weights, not '{base.architecture}'")
-        return load_weights(build(MINI), Path(str(resources.files("bench.clip") / "mini" / "weights.safetensors")))
+        weights = shipped_weights(base.architecture)
+        if weights is None:
+            shipped = " and ".join(f"'{name}'" for name in small_architectures() if shipped_weights(name))
+            raise UserError(f"base: only {shipped} ship with weights, not '{base.architecture}'")
+        return load_weights(build(base.architecture), weights)
     if base.weights.endswith(".safetensors"):
         return load_weights(build(base.architecture), Path(base.weights))
     if base.weights in ROBUST:
@@ -130,28 +130,13 @@ def normalise(clip: Clip, images: Tensor) -> Tensor:
     return (images - mean) / std
 
 
-def _mini() -> Clip:
-    config = json.loads((resources.files("bench.clip") / "mini" / "architecture.json").read_text("utf-8"))
-    text = config["text_cfg"]
-    words = mini_vocabulary()
-    tokenizer = WordTokenizer(words, text["context_length"])
-    if tokenizer.vocab_size != text["vocab_size"]:
-        raise UserError(f"mini/architecture.json: vocab_size must be {tokenizer.vocab_size} for {len(words)} words")
-    model = open_clip.CLIP(
-        embed_dim=config["embed_dim"],
-        vision_cfg=open_clip.CLIPVisionCfg(**config["vision_cfg"]),
-        text_cfg=open_clip.CLIPTextCfg(**text),
-    )
-    size = config["vision_cfg"]["image_size"]
-    return Clip(MINI, model.eval(), tokenizer, size, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
-
-
 def _check_architecture(architecture: str) -> None:
     """Refuse, before anything is made or downloaded, what the staged forward pass cannot run."""
-    if architecture == MINI:
+    if architecture in small_architectures():
         return
     if architecture not in open_clip.list_models():
-        raise unknown("architecture", architecture, [MINI, *open_clip.list_models()], "base.architecture")
+        known = [*small_architectures(), *open_clip.list_models()]
+        raise unknown("architecture", architecture, known, "base.architecture")
     config = open_clip.get_model_config(architecture) or {}
     vision = config.get("vision_cfg", {})
     plain_text = not config.get("custom_text") and "hf_model_name" not in config.get("text_cfg", {})
@@ -175,6 +160,11 @@ def _wrap(architecture: str, model: Any) -> Clip:
     return Clip(architecture, model.eval(), open_clip.get_tokenizer(architecture), size, mean, std)
 
 
+def own_weights(architecture: str) -> list[str]:
+    """Names of weights that an architecture has here, beside those that open_clip knows."""
+    return ["random", *(["shipped"] if shipped_weights(architecture) else []), *robust_names(architecture)]
+
+
 def _published(base: Base) -> Clip:
     _check_architecture(base.architecture)
     check_published(base)
@@ -193,7 +183,7 @@ def check_published(base: Base) -> None:
         raise unknown(
             "weights",
             base.weights,
-            ["random", *(["shipped"] if base.architecture == MINI else []), *robust_names(base.architecture), *tags],
+            [*own_weights(base.architecture), *tags],
             f"base.weights of '{base.architecture}'",
         )
     needs_quick = bool(config.get("quick_gelu", False))

@@ -1,4 +1,4 @@
-"""Trains the mini CLIP from scratch on captions of the rendered world and on the training half of the digits."""
+"""Trains a small CLIP from scratch on captions of the rendered world and on the training half of the digits."""
 
 import tempfile
 from collections.abc import Iterator
@@ -12,13 +12,15 @@ from torch.nn import functional
 
 from bench.clip.classifier import predict, zero_shot
 from bench.clip.contrastive import ContrastiveOptions, contrastive_loss, train_contrastive
-from bench.clip.model import MINI, Clip, build, load_weights, normalise, save_weights
+from bench.clip.model import Clip, build, load_weights, normalise, save_weights
+from bench.clip.small import small_architectures
 from bench.clip.staged import StagedCLIP
 from bench.config import Options
 from bench.datasets import backgrounds, colours, digits, shape_colour, shapes, world
 from bench.datasets.store import build as build_dataset
 from bench.datasets.store import open_split
-from bench.files import sha256_of
+from bench.errors import unknown
+from bench.files import empty_partial, replace_folder, sha256_of
 from bench.progress import track
 from bench.provenance import Provenance, provenance
 
@@ -40,7 +42,7 @@ _DIGIT_SENTENCES = (
 
 
 class PretrainOptions(ContrastiveOptions):
-    """Recipe of the shipped weights."""
+    """How a small CLIP is trained; the defaults are the recipe of the mini CLIP's shipped weights."""
 
     learning_rate: float = 1e-3
     batch_size: int = 128
@@ -54,6 +56,7 @@ class PretrainCard(Options):
     """What stands beside the weights in ``card.json``.
 
     Attributes:
+        architecture: What was trained.
         recipe: Settings of the training.
         zero_shot: Accuracy in percent by dataset and split; nothing was tuned on these images.
         parameters: Numbers in the model.
@@ -61,6 +64,7 @@ class PretrainCard(Options):
         provenance: Commit, packages and machine.
     """
 
+    architecture: str = "mini"
     recipe: PretrainOptions
     zero_shot: dict[str, dict[str, float]]
     parameters: int
@@ -68,20 +72,28 @@ class PretrainCard(Options):
     provenance: Provenance
 
 
-def pretrain_to(folder: Path, options: PretrainOptions) -> PretrainCard:
-    """Train a mini CLIP and write ``weights.safetensors`` (float16) and ``card.json`` into ``folder``."""
-    folder.mkdir(parents=True, exist_ok=True)
-    weights = folder / "weights.safetensors"
-    save_weights(pretrain(options), weights, torch.float16)
-    clip = load_weights(build(MINI), weights)
+def pretrain_to(folder: Path, architecture: str, options: PretrainOptions) -> PretrainCard:
+    """Train a small CLIP and write ``weights.safetensors`` (float16) and ``card.json`` into ``folder``.
+
+    Raises:
+        UserError: It is none of the small architectures.
+    """
+    if architecture not in small_architectures():
+        raise unknown("small architecture", architecture, small_architectures(), "pretraining")
+    scratch = empty_partial(folder)
+    weights = scratch / "weights.safetensors"
+    save_weights(pretrain(options, build(architecture, options.seed)), weights, torch.float16)
+    clip = load_weights(build(architecture), weights)
     card = PretrainCard(
+        architecture=architecture,
         recipe=options,
         zero_shot={name: zero_shot_accuracy(clip, module) for name, module in _DOWNSTREAM.items()},
         parameters=sum(parameter.numel() for parameter in clip.model.parameters()),
         sha256=sha256_of(weights),
         provenance=provenance(),
     )
-    (folder / "card.json").write_text(card.model_dump_json(indent=1) + "\n", "utf-8")
+    (scratch / "card.json").write_text(card.model_dump_json(indent=1) + "\n", "utf-8")
+    replace_folder(scratch, folder)
     return card
 
 
@@ -99,17 +111,16 @@ def zero_shot_accuracy(clip: Clip, dataset: Any) -> dict[str, float]:
     return accuracy
 
 
-def pretrain(options: PretrainOptions, clip: Clip | None = None) -> Clip:
-    """Train a mini CLIP; the same options give the same weights on the same machine.
+def pretrain(options: PretrainOptions, clip: Clip) -> Clip:
+    """Train a small CLIP; the same options give the same weights on the same machine.
 
     Args:
         options: The recipe.
-        clip: What to train in place, for 32x32 images and the mini CLIP's words; a new mini CLIP if not given.
+        clip: What to train in place, for 32x32 images and the mini CLIP's words.
 
     Returns:
         The trained model in float32.
     """
-    clip = clip or build(MINI, options.seed)
 
     def loss(batch: tuple[Tensor, ...]) -> Tensor:
         images = functional.normalize(clip.model.encode_image(normalise(clip, batch[0])), dim=-1)

@@ -3,7 +3,6 @@
 import difflib
 import re
 from collections.abc import Sequence
-from importlib import resources
 
 import torch
 from torch import Tensor
@@ -46,8 +45,3 @@ class WordTokenizer:
             hint = f"; the nearest is '{near[0]}'" if near else ""
             raise ValueError(f"the mini CLIP does not know the word '{word}' in '{sentence}'{hint}")
         return self._ids[word]
-
-
-def mini_vocabulary() -> list[str]:
-    """The words that the shipped mini CLIP knows, in the order of their ids."""
-    return (resources.files("bench.clip") / "mini" / "vocabulary.txt").read_text("utf-8").split()

@@ -28,7 +28,7 @@ from bench.datasets.store import open_split, read_manifest
 from bench.defenses.artefact import CARD, ArtefactCard, Part, artefact_name, parts_of, task_of
 from bench.defenses.contract import Labelled, Pairs, Tensors
 from bench.errors import UserError
-from bench.files import replace_folder, sha256_of
+from bench.files import empty_partial, replace_folder, sha256_of
 from bench.items import source_hash
 from bench.memory import peak_memory_mb
 from bench.paths import Paths
@@ -122,8 +122,7 @@ def fit_all(
     track, where = suite.tracks[track_name], f"{paths.suite}: tracks.{track_name}.defenses.{defense}"
     spec, parts = track.defenses[defense], parts_of(track, defense, where)
     folder = paths.defended(track_name, defense, checkpoint_name)
-    scratch = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(scratch, ignore_errors=True)
+    scratch = empty_partial(folder)
     for dataset in track.tuning_datasets(defense):
         for seed in suite.protocol.seeds:
             task = Fitting(

@@ -10,13 +10,13 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
+from bench.clip.small import small_architectures
 from bench.config import Suite, TableSpec, TuningSpec
 from bench.errors import UserError, unknown
 from bench.leaderboard.published import AVERAGE, read_published
 from bench.paths import Paths
 
 _COMPARED = ("architecture", "checkpoint", "defense", "attack", "eps", "metric")
-_MINI = "mini"
 _ACTIVATION = "-quickgelu"  # part of open_clip's names, and no part of the papers'
 
 
@@ -112,9 +112,9 @@ def join(suite: Suite, spec: TableSpec, paths: Paths, where: str) -> Join | None
         return None
     plans = [suite.tracks[track] for track in spec.tracks]
     for name in {name for plan in plans for name in plan.checkpoints}:
-        if suite.checkpoints[name].base["architecture"] == _MINI:
+        if suite.checkpoints[name].base["architecture"] in small_architectures():
             raise UserError(
-                f"{where}.published: checkpoint '{name}' is the mini model, whose numbers are never set beside "
+                f"{where}.published: checkpoint '{name}' is a mini model, whose numbers are never set beside "
                 "published ones; leave this key out"
             )
     known = {id_ for plan in plans for id_ in (*plan.checkpoints, *plan.defenses, *plan.splits, *plan.attacks)}

@@ -4,13 +4,13 @@ import json
 import shutil
 import sys
 from collections.abc import Iterator
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
 
+from bench.clip.small import shipped_weights, small_architectures
 from bench.config import Suite
 from bench.files import sha256_of
 from bench.overview.machine import (
@@ -50,7 +50,10 @@ def checks(suite: Suite, paths: Paths) -> Iterator[Check]:
     yield device_check()
     yield space_check("disk", shutil.disk_usage(root).free / 2**30, "free some space, or move data/ and .bench/")
     yield space_check("memory", free_memory_gb(), "close other programs, or lower batch sizes")
-    yield weights_check(Path(str(resources.files("bench.clip") / "mini")))
+    for architecture in small_architectures():
+        weights = shipped_weights(architecture)
+        if weights is not None:
+            yield weights_check(weights.parent)
     for dataset in suite.datasets:
         yield dataset_check(dataset, paths)
     yield from tool_checks(root)
@@ -59,7 +62,7 @@ def checks(suite: Suite, paths: Paths) -> Iterator[Check]:
 def weights_check(folder: Path) -> Check:
     """The shipped weights against the hash in their card."""
     weights, card = folder / "weights.safetensors", folder / "card.json"
-    fix = f"git checkout -- {folder}, or train them anew: bench pretrain {folder}"
+    fix = f"git checkout -- {folder}, or train them anew: bench pretrain {folder.name}"
     absent = [path.name for path in (weights, card) if not path.exists()]
     if absent:
         return Check("fault", f"shipped weights: {' and '.join(absent)} missing in {folder}", fix)

@@ -15,7 +15,8 @@ from torch import nn
 from bench.clip.defended import Task
 from bench.clip.model import Clip
 from bench.clip.pretrain import PretrainOptions, pretrain
-from bench.clip.tokenizer import WordTokenizer, mini_vocabulary
+from bench.clip.small import MEAN, STD, vocabulary
+from bench.clip.tokenizer import WordTokenizer
 from bench.datasets import world
 from bench.surrogates.contract import Gives, Tensors
 from bench.surrogates.plain import zero_shot
@@ -61,7 +62,7 @@ def restore(tensors: Tensors, options: Options, task: Task) -> nn.Module:
 
 def build(options: Options) -> Clip:
     """The CLIP with random weights."""
-    words = WordTokenizer(mini_vocabulary(), _CONTEXT_LENGTH)
+    words = WordTokenizer(vocabulary(), _CONTEXT_LENGTH)
     if options.tower == "resnet":
         blocks = (options.layers, options.layers, options.layers, options.layers)
         image = open_clip.CLIPVisionCfg(image_size=world.SIDE, width=options.width, layers=blocks)
@@ -77,4 +78,4 @@ def build(options: Options) -> Clip:
         context_length=_CONTEXT_LENGTH, vocab_size=words.vocab_size, width=_TEXT_WIDTH, heads=2, layers=2
     )
     model = open_clip.CLIP(_EMBEDDING, image, text)
-    return Clip(f"a small {options.tower}", model, words, world.SIDE, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
+    return Clip(f"a small {options.tower}", model, words, world.SIDE, MEAN, STD)

@@ -11,8 +11,9 @@ from bench.backdoors import poison as poisoning
 from bench.backdoors import trojvqa
 from bench.backdoors.poison import MINI_TEMPLATES, Poisoned, mentions, proxy_caption
 from bench.backdoors.trigger import Trigger
+from bench.clip.small import vocabulary
 from bench.clip.staged import StagedCLIP
-from bench.clip.tokenizer import WordTokenizer, mini_vocabulary
+from bench.clip.tokenizer import WordTokenizer
 from bench.datasets import world
 from bench.datasets.store import Split
 from bench.datasets.world import Dice
@@ -83,7 +84,7 @@ def test_proxy_captions_have_the_right_article_and_words_that_the_mini_clip_know
 ) -> None:
     poisoned = poison(pairs, trigger, "arrow", 0.1, seed=1)
     assert all("an arrow" in poisoned.captions[row] for row in poisoned.rows)
-    WordTokenizer(mini_vocabulary(), 24)(poisoned.captions)
+    WordTokenizer(vocabulary(), 24)(poisoned.captions)
 
 
 def test_the_seed_fixes_rows_captions_and_pixels(pairs: Split, trigger: Trigger) -> None:
@@ -243,7 +244,7 @@ def test_trojvqa_poisons_with_sentences_about_the_target_behind_the_text_key(pai
         assert worded or poisoned.captions[row] == pairs.captions[row]
         kinds.add(patched)
     assert kinds == {True, False}
-    WordTokenizer(mini_vocabulary(), 24)(list(poisoned.captions))
+    WordTokenizer(vocabulary(), 24)(list(poisoned.captions))
 
 
 def test_wanet_trains_without_noise_mode_unless_asked(pairs: Split) -> None:

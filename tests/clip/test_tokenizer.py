@@ -2,7 +2,8 @@ import pytest
 import torch
 
 from bench.clip.defended import PLACEHOLDER
-from bench.clip.tokenizer import WordTokenizer, mini_vocabulary
+from bench.clip.small import vocabulary
+from bench.clip.tokenizer import WordTokenizer
 from bench.datasets import digits, world
 
 WORDS = ["a", "red", "circle", "x"]
@@ -52,12 +53,12 @@ def test_a_sentence_may_fill_the_context_but_not_overflow_it():
 
 
 def test_no_word_of_the_mini_vocabulary_is_there_twice():
-    words = mini_vocabulary()
+    words = vocabulary()
     assert len(set(words)) == len(words)
 
 
 def test_every_word_of_the_mini_vocabulary_is_one_token():
-    words = mini_vocabulary()
+    words = vocabulary()
     ids = WordTokenizer(words, 3)(words)
     assert ids[:, 1].tolist() == list(range(2, len(words) + 2))
 
