@@ -64,7 +64,7 @@ class PretrainCard(Options):
         provenance: Commit, packages and machine.
     """
 
-    architecture: str = "mini"
+    architecture: str
     recipe: PretrainOptions
     zero_shot: dict[str, dict[str, float]]
     parameters: int

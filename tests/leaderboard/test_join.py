@@ -155,7 +155,7 @@ def test_a_wrong_description_is_named(paper, changes, message):
 
 def test_the_mini_model_never_stands_beside_a_paper(paper):
     paper.content["checkpoints"]["plain"]["base"] = {"architecture": "mini", "weights": "shipped"}
-    with pytest.raises(UserError, match=r"tables\.nap_1\.published: checkpoint 'plain' is the mini model"):
+    with pytest.raises(UserError, match=r"tables\.nap_1\.published: checkpoint 'plain' is a mini model"):
         paper.table("nap_1")
 
 
