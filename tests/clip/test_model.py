@@ -56,7 +56,7 @@ def test_openai_weights_under_plain_gelu_are_refused_without_a_download(architec
 
 
 def test_weights_ship_for_small_models_only():
-    with pytest.raises(UserError, match="only 'mini'.* with weights, not 'ViT-B-32'"):
+    with pytest.raises(UserError, match=r"only 'mini'.* with weights, not 'ViT-B-32'"):
         load(base("ViT-B-32", "shipped"))
 
 
