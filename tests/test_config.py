@@ -8,7 +8,7 @@ from pydantic import ValidationError
 from bench.attacks import pgd
 from bench.backdoors.make import GateOptions, TrainOptions
 from bench.clip.model import Base
-from bench.config import DefenseSpec, Suite, Track, load_suite, parse
+from bench.config import AttackSpec, DefenseSpec, Suite, Track, load_suite, parse
 from bench.defenses.artefact import parts_of
 from bench.errors import UserError, unknown
 from bench.items import item_options, load_item
@@ -295,3 +295,9 @@ def test_targets_of_the_repositorys_suite_are_classes_of_their_datasets(shipped:
             (tmp_path / name).mkdir()
             described = module.fetch(module.Options(**few), tmp_path / name)
             assert spec.target in described.class_names
+
+
+@pytest.mark.parametrize(("images", "shapes", "digits"), [(32, 32, 32), ({"shapes": 96}, 96, None), (None, None, None)])
+def test_a_sample_has_one_size_or_one_for_each_dataset(images, shapes, digits):
+    spec = AttackSpec(threat_model="white_box", images=images)
+    assert (spec.sample("shapes"), spec.sample("digits")) == (shapes, digits)

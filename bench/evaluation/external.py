@@ -85,7 +85,7 @@ def evaluate_external(
             attack=source_hash(attacker.module),
             attack_options=attacker.options.model_dump(mode="json"),
             surrogates={surrogate.name: surrogate.digest for surrogate in attacker.surrogates},
-            images=suite.attacks[attacker.name].images,
+            images=suite.attacks[attacker.name].sample(dataset),
             protocol=suite.protocol,
         )
         records.append(_record(identity, attacker, external, manifest, paths, store))

@@ -268,7 +268,7 @@ def _identity(
         attack=source_hash(attacker.module),
         attack_options=attacker.options.model_dump(mode="json"),
         surrogates={surrogate.name: surrogate.digest for surrogate in attacker.surrogates},
-        images=suite.attacks[attacker.name].images,
+        images=suite.attacks[attacker.name].sample(cell.dataset),
         protocol=suite.protocol,
     )
 

@@ -113,7 +113,7 @@ def _key(suite: Suite, cell: Cell, artefact: Path, paths: Paths) -> str:
         attack=source_hash(attacker.module),
         attack_options=attacker.options.model_dump(mode="json"),
         surrogates={surrogate.name: surrogate.digest for surrogate in attacker.surrogates},
-        images=suite.attacks[cell.attack].images,
+        images=suite.attacks[cell.attack].sample(cell.dataset),
         protocol=suite.protocol,
     )
     return key_of(identity)
@@ -126,7 +126,7 @@ def _stale(identity: Identity, suite: Suite, cell: Cell) -> str:
         "protocol": identity.protocol != suite.protocol,
         f"attacks.{cell.attack}.threat_model": identity.cell.threat_model != cell.threat_model,
         f"attacks.{cell.attack}.surrogates": identity.surrogates.keys() != set(spec.surrogates),
-        f"attacks.{cell.attack}.images": identity.images != spec.images,
+        f"attacks.{cell.attack}.images": identity.images != spec.sample(cell.dataset),
         f"attacks.{cell.attack}.options": any(
             isinstance(value, int | float) and kept.get(name) != value for name, value in spec.options.items()
         ),

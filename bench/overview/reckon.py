@@ -113,7 +113,7 @@ class Reckoner:
             self.notes.append(f"Attack '{cell.attack}' does not show its passes per image; it is left out.")
             return 0.0
         speed = self._passes(self._architecture(cell.checkpoint), self._suite.protocol.batch_size)
-        images = max(0, self._sizes.images(cell.dataset, cell.split, spec.images) - state.images)
+        images = max(0, self._sizes.images(cell.dataset, cell.split, spec.sample(cell.dataset)) - state.images)
         return images * (work.forwards * speed.forward_s + work.gradients * speed.gradient_s)
 
     def _architecture(self, checkpoint: str) -> str:
