@@ -90,8 +90,8 @@ class AttackSpec(Options):
             undefended one (``grey_box``), or through ``surrogates`` only (``transfer``).
         method: Id of the attack's file; the attack's own id if not given. One file can so serve several attacks.
         surrogates: For ``transfer``, the models that the attack is made on.
-        images: Size of the test sample, or of each dataset's; an even sample over the classes. All images where none is
-            given.
+        images: Size of the test sample; an even sample over the classes. All images if not given.
+        images_of: Sizes for single datasets, where they differ.
         cell_seconds: A cell whose attack takes longer is given up, with the state ``timeout``. No limit if not given.
         options: The attack file's own options.
     """
@@ -99,13 +99,14 @@ class AttackSpec(Options):
     threat_model: ThreatModel
     method: str = ""
     surrogates: tuple[str, ...] = ()
-    images: int | dict[Id, int] | None = None
+    images: int | None = None
+    images_of: dict[str, int] = {}
     cell_seconds: float | None = Field(default=None, gt=0)
     options: dict[str, Any] = {}
 
     def sample(self, dataset: str) -> int | None:
         """Size of the test sample of a dataset; None for all images."""
-        return self.images.get(dataset) if isinstance(self.images, dict) else self.images
+        return self.images_of.get(dataset, self.images)
 
 
 class SurrogateSpec(Options):
@@ -334,8 +335,8 @@ def _check_references(suite: Suite, where: str) -> None:
     for name, attack in suite.attacks.items():
         for surrogate in attack.surrogates:
             check("surrogate", surrogate, suite.surrogates, f"attacks.{name}.surrogates")
-        for dataset in attack.images if isinstance(attack.images, dict) else ():
-            check("dataset", dataset, suite.datasets, f"attacks.{name}.images")
+        for dataset in attack.images_of:
+            check("dataset", dataset, suite.datasets, f"attacks.{name}.images_of")
         if (attack.threat_model == "transfer") != bool(attack.surrogates):
             faults.append(f"{where}: attacks.{name}.surrogates: a transfer attack names them, and no other attack does")
     for name, track in suite.tracks.items():

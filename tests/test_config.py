@@ -297,7 +297,13 @@ def test_targets_of_the_repositorys_suite_are_classes_of_their_datasets(shipped:
             assert spec.target in described.class_names
 
 
-@pytest.mark.parametrize(("images", "shapes", "digits"), [(32, 32, 32), ({"shapes": 96}, 96, None), (None, None, None)])
-def test_a_sample_has_one_size_or_one_for_each_dataset(images, shapes, digits):
-    spec = AttackSpec(threat_model="white_box", images=images)
-    assert (spec.sample("shapes"), spec.sample("digits")) == (shapes, digits)
+def test_a_sample_may_have_another_size_for_single_datasets():
+    spec = AttackSpec(threat_model="white_box", images=48, images_of={"digits": 16})
+    assert (spec.sample("shapes"), spec.sample("digits")) == (48, 16)
+    assert AttackSpec(threat_model="white_box").sample("shapes") is None
+
+
+def test_a_size_for_an_unknown_dataset_is_refused(path):
+    told = faults(path, ("images: 10,", "images: 10, images_of: {shape: 4},"))
+    assert "attacks.pgd.images_of" in told[0]
+    assert "'shapes'" in told[0]
