@@ -189,7 +189,8 @@ def open_split(data: Path, manifest: Manifest, name: str) -> Split:
             )
     captions = folder / f"{name}.captions.json"
     return Split(
-        images=np.load(folder / f"{name}.images.npy", mmap_mode="r"),
+        # Copy on write: torch shares such an array without a copy in memory, and nothing changes on disk.
+        images=np.load(folder / f"{name}.images.npy", mmap_mode="c"),
         labels=_rows(folder / f"{name}.labels.npy"),
         captions=json.loads(captions.read_text("utf-8")) if captions.exists() else _lines(captions.with_suffix(".txt")),
         owners=_rows(folder / f"{name}.owners.npy"),

@@ -34,7 +34,7 @@ class Labelled(NamedTuple):
 
 
 class Pairs(NamedTuple):
-    """Clean image-caption pairs; images are uint8 ``(n, 3, h, w)``."""
+    """Clean image-caption pairs; images are uint8 ``(n, 3, h, w)``, memory-mapped: take batches of them."""
 
     images: Tensor
     captions: Sequence[str]

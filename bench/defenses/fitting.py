@@ -91,7 +91,7 @@ class Fitting:
         manifest = read_manifest(self.paths.data, name)
         train = open_split(self.paths.data, manifest, "train")
         if part.module.TUNES_ON == "pairs":
-            return Pairs(torch.from_numpy(train.images.copy()), train.captions)
+            return Pairs(torch.from_numpy(train.images), train.captions)
         rows = training_sample(manifest, train.labels, self.shots, self.seed)
         labelled = Labelled(train.batch(rows), train.targets(rows), task_of(manifest, self.spec.template))
         return without_class(labelled, self._left_out(), named=self.spec.tuning.target_named)

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -12,7 +13,8 @@ from bench.backdoors.checkpoint import load_checkpoint
 from bench.backdoors.make import make_checkpoint
 from bench.config import Suite, load_suite
 from bench.datasets import captions, colours, shapes
-from bench.datasets.store import build
+from bench.datasets.store import build, open_split, read_manifest
+from bench.defenses import cleanclip, fitting
 from bench.defenses.fitting import fit_all, without_class
 from bench.errors import UserError
 from bench.evaluation.run import evaluate
@@ -139,3 +141,26 @@ def test_without_class_may_keep_the_name(few) -> None:
     fewer = without_class(few, "square", named=True)
     assert fewer.task == few.task
     assert fewer.labels.tolist() == [0, 2, 3, 0, 2, 3]
+
+
+def test_pairs_stay_on_disk_until_they_are_taken(made, paths, monkeypatch):
+    opened, handed = [], []
+
+    def open_and_keep(*arguments: Any) -> Any:
+        opened.append(open_split(*arguments))
+        return opened[-1]
+
+    def take(victim: Any, data: Any, options: Any) -> dict[str, torch.Tensor]:
+        handed.append(data.images)
+        return dict(victim.staged.clip.model.state_dict())
+
+    monkeypatch.setattr(fitting, "open_split", open_and_keep)
+    monkeypatch.setattr(cleanclip, "fit", take)
+    suite = _suite(paths.store.parent, {"none": {}, "cleanclip": {}})
+    track = suite.tracks["main"].model_copy(update={"pairs": "captions"})
+    _fit(suite.model_copy(update={"tracks": {"main": track}}), "cleanclip", made, paths)
+    assert isinstance(opened[0].images, np.memmap)
+    assert np.shares_memory(handed[0].numpy(), opened[0].images)
+    before = opened[0].images[0].copy()
+    handed[0][0] = 0
+    assert (open_split(paths.data, read_manifest(paths.data, "captions"), "train").images[0] == before).all()
