@@ -144,11 +144,6 @@ class StagedCLIP:
             tokens = torch.cat([tokens, _spread(shallow, len(tokens))], dim=1)
         return visual.ln_pre(tokens)
 
-    def first_attention(self, images: Tensor) -> Tensor:
-        """What the first block's attention adds to the tokens of images in [0,1], ``(n, 1 + patches, width)``."""
-        block = self.image_blocks[0]
-        return block.attention(block.ln_1(self.image_tokens(images)))
-
     def image_from(self, tokens: Tensor, first: int, edits: ImageEdits, trace: Trace | None = None) -> Tensor:
         """Run the blocks from layer ``first`` on and project.
 

@@ -16,7 +16,7 @@ from pydantic import Field
 from torch import Tensor
 
 from bench.clip.defended import DefendedCLIP
-from bench.clip.staged import Edit, ImageEdits, StagedCLIP
+from bench.clip.staged import Edit, ImageEdits, StagedCLIP, Trace
 from bench.config import Options as Closed
 from bench.defenses.contract import Labelled, Pairs, Tensors, TunesOn
 from bench.defenses.prompting import refuse_edited
@@ -76,8 +76,10 @@ def check(victim: DefendedCLIP, options: Options, name: str) -> None:
 @torch.no_grad()
 def white_anchor(staged: StagedCLIP) -> Tensor:
     """What the first attention says to a white image, ``(1 + patches, width)``."""
-    size = staged.clip.image_size
-    return staged.first_attention(torch.ones(1, 3, size, size))[0].clone()
+    size, trace = staged.clip.image_size, Trace()
+    staged.image(torch.ones(1, 3, size, size), trace=trace)
+    assert trace.first_attention is not None
+    return trace.first_attention[0].clone()
 
 
 def adapted(victim: DefendedCLIP, anchor: Tensor, options: Options) -> DefendedCLIP:

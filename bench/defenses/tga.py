@@ -72,8 +72,8 @@ def penalty(maps: Tensor, original: Tensor, options: Options) -> Tensor:
     return options.alpha * attacked + options.beta * clean
 
 
-def attention_maps(staged: StagedCLIP, tokens: Tensor, texts: Tensor, options: Options) -> Tensor:
-    """Where each image looks like its text, ``(n, pixels)`` in [0,1]; a map without contrast is 0 everywhere.
+def patch_maps(staged: StagedCLIP, tokens: Tensor, texts: Tensor, options: Options) -> Tensor:
+    """Which patches of each image look like its text, ``(n, patches)`` from 0 to 1; all 0 where they do not differ.
 
     Args:
         staged: The model.
@@ -85,14 +85,12 @@ def attention_maps(staged: StagedCLIP, tokens: Tensor, texts: Tensor, options: O
     features = functional.normalize(features, dim=1 if options.normalised_over == "tokens" else -1)
     likeness = (features[:, 1:] @ texts.unsqueeze(-1)).squeeze(-1)
     low, high = likeness.amin(dim=1, keepdim=True), likeness.amax(dim=1, keepdim=True)
-    scaled = (likeness - low) / (high - low).clamp(min=1e-12)
-    size = staged.clip.image_size
-    grid = scaled.reshape(len(scaled), 1, *staged.visual.grid_size)
-    return functional.interpolate(grid, (size, size), mode="bilinear").flatten(1)
+    return (likeness - low) / (high - low).clamp(min=1e-12)
 
 
 def _embed(model: DefendedCLIP, images: Tensor, texts: Tensor, options: Options) -> tuple[Tensor, Tensor]:
     """Image embeddings ``(n, d)`` and attention maps ``(n, pixels)``."""
-    trace = Trace(every_token=True)
+    staged, trace = model.staged, Trace(every_token=True)
     embedded = model.image(images, trace)
-    return embedded, attention_maps(model.staged, trace.tokens[-1], texts, options)
+    maps = patch_maps(staged, trace.tokens[-1], texts, options).unflatten(1, (1, *staged.visual.grid_size))
+    return embedded, functional.interpolate(maps, images.shape[-2:], mode="bilinear").flatten(1)
