@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from bench.clip.model import Base, load, save_weights, weights_hash
+from bench.clip.model import Base, build, load, save_weights, weights_hash
 from bench.clip.staged import Trace
 from bench.config import parse
 from bench.defenses import fare, linear_probe, robust_weights, rvpt, tecoa, tga
@@ -158,11 +158,11 @@ def test_weights_from_a_file_replace_the_image_tower_only(victim, tmp_path, few)
     assert torch.equal(model.texts(few.task), victim.texts(few.task))
 
 
-def test_robust_weights_of_another_architecture_are_refused(victim, vit_b_32, tmp_path):
+def test_robust_weights_of_another_architecture_are_refused(victim, tmp_path):
     with pytest.raises(UserError, match="'fare4' belong to architecture 'ViT-L-14-quickgelu', not 'mini'"):
         robust_weights.fit(victim, None, robust_weights.Options(weights="fare4"))
-    save_weights(vit_b_32.clip, tmp_path / "large.safetensors")
+    save_weights(build("mini_small"), tmp_path / "other.safetensors")
     with pytest.raises(UserError, match="does not hold a 'mini'"):
-        robust_weights.fit(victim, None, robust_weights.Options(weights=str(tmp_path / "large.safetensors")))
+        robust_weights.fit(victim, None, robust_weights.Options(weights=str(tmp_path / "other.safetensors")))
     with pytest.raises(UserError, match=r"gone\.safetensors is missing"):
         robust_weights.reads(robust_weights.Options(weights="gone.safetensors"))
