@@ -196,6 +196,9 @@ class TableSpec(Options):
         rows: What names a row.
         columns: What names a column.
         average: Add a column with the mean over the others, where a row has all of them.
+        mean_over: What the cells of one position may differ in, such as the dataset; it shows their mean.
+        gaps: From an attack to another one: add a column with how many points the first lies above the second, such as
+            what a model seems to hold where the attacker sees the undefended one only.
         decimals: Decimals of percentages, as in the paper.
         names: How ids are written in the table.
         published: The paper's table that it mirrors, as ``rvpt/table_1``; empty for none.
@@ -209,6 +212,8 @@ class TableSpec(Options):
     rows: tuple[Column, ...]
     columns: tuple[Column, ...]
     average: bool = False
+    mean_over: tuple[Column, ...] = ()
+    gaps: dict[str, str] = {}
     decimals: int = 1
     names: dict[str, str] = {}
     published: str = Field(default="", pattern=r"^$|^[a-z0-9_]+/[a-z0-9_]+$")

@@ -1,7 +1,7 @@
 """A CLIP with whatever a defense adds to it: edits of both towers, or a head instead of the text tower."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import torch
@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from bench.clip.classifier import Classifier, scaled_cosine, sentences
+from bench.clip.model import Clip
 from bench.clip.staged import ImageEdits, StagedCLIP, TextEdits, Trace
 from bench.errors import UserError
 
@@ -45,12 +46,18 @@ class DefendedCLIP:
         image_edits: Edits of the image tower.
         text_edits: Edits of the text tower.
         head: Used instead of the text tower where given.
+        origin: The CLIP whose place ``staged`` took, where a defense changed weights and kept what they were.
     """
 
     staged: StagedCLIP
     image_edits: ImageEdits = field(default_factory=ImageEdits)
     text_edits: TextEdits = field(default_factory=TextEdits)
     head: Head | None = None
+    origin: StagedCLIP | None = None
+
+    def with_clip(self, clip: Clip) -> "DefendedCLIP":
+        """The same with other weights underneath; the first ones stay known as ``origin``."""
+        return replace(self, staged=StagedCLIP(clip), origin=self.origin or self.staged)
 
     @property
     def reads_prompts(self) -> bool:

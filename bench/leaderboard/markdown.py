@@ -108,7 +108,10 @@ def survivals(pivot: Pivot, suite: Suite) -> list[str]:
 def _reading(pivot: Pivot) -> str:
     seeds = len({cell.seed for cell in _cells(pivot, pivot.columns)})
     deviation = f"; ± is the standard deviation over {seeds} seeds" if seeds > 1 else ""
-    return f"All values are percent. Brackets hold the 95 % interval (Wilson){deviation}."
+    over, gaps = pivot.spec.mean_over, ", ".join(map(pivot.gap_heading, pivot.gaps))
+    mean = f" Each is the mean over {', '.join(over)}, with the interval of all its images." if over else ""
+    points = f" {gaps}: the difference in points." if gaps else ""
+    return f"All values are percent. Brackets hold the 95 % interval (Wilson){deviation}.{mean}{points}"
 
 
 def _images(pivot: Pivot) -> str:

@@ -134,7 +134,7 @@ def test_tables_whose_positions_hold_several_cells(check: Check, content: dict) 
     content["checkpoints"]["second"] = content["checkpoints"]["badnet"]
     content["tables"]["one"]["columns"] = ["metric", "dataset"]
     assert check(content) == [
-        "benchmark.yaml: tables.one: metric named twice in rows and columns; once is enough",
+        "benchmark.yaml: tables.one: metric named twice in rows, columns and mean_over; once is enough",
         "benchmark.yaml: tables.one: cells that differ in checkpoint fall on one position; add it to rows or columns",
         "benchmark.yaml: tables.two.columns: empty; name at least one of what the cells are told apart by",
         "benchmark.yaml: tables.two: cells that differ in attack fall on one position; add it to rows or columns",
@@ -185,6 +185,15 @@ def test_the_default_suite_is_right(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
     path = Path("benchmark.yaml")
     assert check_suite(load_suite(path), path) == []
+
+
+def test_gaps_lie_between_columns_of_attacks_that_are_there(check: Check, content: dict) -> None:
+    content["tables"]["one"] |= {"rows": ["attack"], "columns": ["defense"], "gaps": {"pgd": "clen"}}
+    content["tables"]["one"]["mean_over"] = ["checkpoint", "defense", "dataset", "metric"]
+    faults = check(content)
+    assert "benchmark.yaml: tables.one.gaps: lie between columns of attacks; name attack in columns" in faults
+    assert "benchmark.yaml: tables.one.gaps: unknown attack 'clen'; did you mean 'clean'?" in faults
+    assert "benchmark.yaml: tables.one: defense named twice in rows, columns and mean_over; once is enough" in faults
 
 
 def test_ids_that_a_table_shows_must_be_there(check: Check, content: dict) -> None:
