@@ -72,6 +72,20 @@ class ModelReference(Reference):
         yield from missing("seed", [str(self.seed)], map(str, suite.protocol.seeds), f"{key}.seed")
 
 
+class AttackReference(Reference):
+    """One of the suite's attacks, under its own threat model.
+
+    Attributes:
+        attack: Its id.
+    """
+
+    attack: str
+
+    def faults(self, suite: Suite, key: str) -> Iterator[str]:
+        """The attack."""
+        yield from missing("attack", [self.attack], suite.attacks, f"{key}.attack")
+
+
 class CellReference(Reference):
     """Some cells of one track, on one dataset.
 
