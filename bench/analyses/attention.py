@@ -83,10 +83,7 @@ def class_attention(model: DefendedCLIP, images: Tensor) -> Tensor:
     trace, block = Trace(), model.staged.image_blocks[-1]
     model.image(images, trace)
     assert trace.last_input is not None
-    query, key, _ = model.staged.query_key_value(block, trace.last_input)
-    heads = block.attn.num_heads
-    query, key = (part.unflatten(-1, (heads, -1)).transpose(1, 2) for part in (query[:, :1], key))
-    return torch.softmax(query @ key.transpose(-1, -2) / query.shape[-1] ** 0.5, dim=-1).mean(dim=1)[:, 0]
+    return model.staged.attention_weights(block, trace.last_input).mean(dim=1)[:, 0]
 
 
 def draw(frame: pd.DataFrame, options: Options) -> Figure:

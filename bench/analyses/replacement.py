@@ -1,9 +1,9 @@
 """Which modules carry the robustness: a robust model's put into the standard one, from the input on (R-Adapt).
 
-Figures 2 (b), 4, 8, 9 and 12. The standard model's modules are replaced one after the other, and none is put back. After
-each one the accuracies are measured; white-box attacks are on the mixture itself. Before the first it is the standard
-model, at the end the robust one; prompts are the standard model's. What the paper's ``Emb.`` includes is not said; here
-it is all before the first block.
+Figures 2 (b), 4, 8, 9 and 12. The standard model's modules are replaced one after the other, and none is put back.
+After each one the accuracies are measured; white-box attacks are on the mixture itself. Before the first it is the
+standard model, at the end the robust one; prompts are the standard model's. What the paper's ``Emb.`` includes is not
+said; here it is all before the first block.
 """
 
 from collections.abc import Iterator
