@@ -68,7 +68,7 @@ def test_a_curve_can_show_some_checkpoints_only(cells: Source) -> None:
 
 def test_seeds_become_a_mean_and_a_band_over_all_their_intervals(cells: Source) -> None:
     frame = curves.measure(cells, panel())
-    means = over_seeds(frame, ["checkpoint", "metric", "x"]).set_index(["checkpoint", "metric", "x"])
+    means = over_seeds(frame, ["checkpoint", "line", "x"]).set_index(["checkpoint", "line", "x"])
     point = means.loc[("badnet", "ASR", 4)]
     assert point["value"] == pytest.approx((25 + 100) / 2)
     assert point["low"] == pytest.approx(wilson(Count(1, 4)).low, abs=1e-4)
@@ -77,7 +77,7 @@ def test_seeds_become_a_mean_and_a_band_over_all_their_intervals(cells: Source) 
 
 def test_a_point_with_a_failed_seed_has_no_value_and_is_marked(cells: Source) -> None:
     frame = curves.measure(cells, panel())
-    means = over_seeds(frame, ["checkpoint", "metric", "x"]).set_index(["checkpoint", "metric", "x"])
+    means = over_seeds(frame, ["checkpoint", "line", "x"]).set_index(["checkpoint", "line", "x"])
     assert np.isnan(means.loc[("blended", "ASR", 200)].to_numpy(float)).all()
     (axes,) = curves.draw(frame, panel()).axes
     crosses = [line for line in axes.lines if line.get_marker() == "x" and len(line.get_xdata())]
