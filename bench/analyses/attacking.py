@@ -1,7 +1,5 @@
 """The suite's attacks on the models of an analysis, as its tracks run them: through the one checked call."""
 
-from collections.abc import Iterator
-
 import torch
 from torch import Tensor
 
@@ -43,10 +41,8 @@ def threat_model(source: Source, attacker: Attacker) -> ThreatModel:
     return source.suite.attacks[attacker.name].threat_model
 
 
-def attack_images(
-    source: Source, attacker: Attacker, model: Opened, undefended: Opened, sample: Sample
-) -> Iterator[Tensor]:
-    """Adversarial versions of the images of ``sample``, some at a time.
+def attack_images(source: Source, attacker: Attacker, model: Opened, undefended: Opened, sample: Sample) -> Tensor:
+    """Adversarial versions of the images of ``sample``, ``(n, 3, h, w)``.
 
     Args:
         source: Has the size of the batches.
@@ -57,13 +53,15 @@ def attack_images(
     """
     seen = undefended if threat_model(source, attacker) == "grey_box" else model
     knowledge = Knowledge(encoder=Classifier(seen.defended.image, seen.defended.staged.embedding_width))
-    size = source.suite.protocol.batch_size
+    size, found = source.suite.protocol.batch_size, [sample.split.batch(sample.rows[:0])]
     for start in range(0, len(sample.rows), size):
         rows = sample.rows[start : start + size]
-        yield attack_in_parts(
+        attacked = attack_in_parts(
             attacker.module, seen.classifier, sample.split.batch(rows), sample.labels[start : start + size],
             options=attacker.options, seeds=sample_seeds(sample.seed, rows), knowledge=knowledge,
-        ).images  # fmt: skip
+        )  # fmt: skip
+        found.append(attacked.images)
+    return torch.cat(found)
 
 
 def robust_count(source: Source, attacker: Attacker, model: Opened, undefended: Opened, sample: Sample) -> Count:
@@ -71,7 +69,5 @@ def robust_count(source: Source, attacker: Attacker, model: Opened, undefended: 
     clean = torch.cat([predict(model.classifier, images) for images in sample.batches()])
     places = torch.nonzero(clean == sample.labels).flatten()
     right = sample._replace(rows=[sample.rows[place] for place in places.tolist()], labels=sample.labels[places])
-    attacked = attack_images(source, attacker, model, undefended, right)
-    predictions = [predict(model.classifier, images) for images in attacked]
-    hits = int((torch.cat(predictions) == right.labels).sum()) if predictions else 0
-    return Count(hits, len(sample.rows))
+    predictions = predict(model.classifier, attack_images(source, attacker, model, undefended, right))
+    return Count(int((predictions == right.labels).sum()), len(sample.rows))

@@ -78,7 +78,7 @@ def measure(source: Source, options: Options) -> pd.DataFrame:
     (robust,) = load_models(source, {"robust": options.robust}, options.dataset)
     check_towers(source, standard.defended, robust.defended, robust.name)
     task, attacker = task_of(sample.manifest, robust.template), open_attack(source, options.attack, "options.attack")
-    attacked = torch.cat(list(attack_images(source, attacker, robust.opened(task), standard.opened(task), sample)))
+    attacked = attack_images(source, attacker, robust.opened(task), standard.opened(task), sample)
     first, second = robust.defended.staged, standard.defended.staged
     with torch.no_grad():
         texts = robust.defended.texts(task)

@@ -25,13 +25,13 @@ from bench.analyses.models import Loaded, Opened, Sample, load_models
 from bench.analyses.references import AttackReference, ImageReference, ModelReference
 from bench.clip.classifier import Classifier
 from bench.clip.defended import DefendedCLIP, Task
-from bench.clip.model import MINI
+from bench.clip.small import small_architectures
 from bench.datasets.store import open_split, read_manifest
 from bench.errors import UserError
 from bench.evaluation.metrics import Count, wilson
 from bench.leaderboard.join import published_lines
 
-_TEXTS = 256
+_BATCH = 256
 _WORST, _PUBLISHED = "worst known", "published"
 
 
@@ -117,7 +117,7 @@ def _open_model(loaded: Loaded, defended: DefendedCLIP, sentences: list[str], wh
     if defended.head is not None:
         raise UserError(f"{where}: model '{loaded.name}' ends in a linear head and reads no captions; leave it out")
     # Some at a time, for a gallery of thousands would not fit into memory at once.
-    chunks = [tuple(sentences[start : start + _TEXTS]) for start in range(0, len(sentences), _TEXTS)]
+    chunks = [tuple(sentences[start : start + _BATCH]) for start in range(0, len(sentences), _BATCH)]
     texts = torch.cat([defended.texts(Task(chunk, "{}")) for chunk in chunks])
     parts = [defended.staged.clip.model]
     classifier = Classifier(lambda images: defended.logits(images, texts), len(sentences), parts)
@@ -125,8 +125,8 @@ def _open_model(loaded: Loaded, defended: DefendedCLIP, sentences: list[str], wh
 
 
 @torch.no_grad()
-def _ranks(model: Opened, batches: Iterator[Tensor], sample: Sample) -> Tensor:
-    similarities = torch.cat([model.classifier(images) for images in batches])
+def _ranks(model: Opened, images: Tensor, sample: Sample) -> Tensor:
+    similarities = torch.cat([model.classifier(batch) for batch in images.split(_BATCH)])
     return ranks(similarities, sample.labels)
 
 
@@ -146,7 +146,7 @@ def _published(source: Source, options: Options) -> pd.DataFrame:
     if not options.published:
         return pd.DataFrame(lines)
     for name, model in options.models.items():
-        if source.suite.checkpoints[model.checkpoint].base["architecture"] == MINI:
+        if source.suite.checkpoints[model.checkpoint].base["architecture"] in small_architectures():
             raise UserError(
                 f"{source.where}.options.published: model '{name}' is a mini model, whose numbers are never set beside "
                 "published ones; leave this key out"

@@ -6,7 +6,7 @@ defense that edits pixels leaves of each frequency of the images, minus 1. ``att
 made on the standard model. Beside each map stand the means over the lower and the upper half of the radii.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import pandas as pd
@@ -27,6 +27,7 @@ from bench.defenses.artefact import task_of
 from bench.errors import UserError
 
 _KERNEL, _IMAGES = "kernel", "images"
+_BATCH = 256
 
 
 class Options(ImageReference):
@@ -71,7 +72,7 @@ def _shifts(source: Source, options: Options) -> Iterator[tuple[str, str, Tensor
     opened = standard.opened(task_of(sample.manifest, standard.template))
     for label, reference in options.attacks.items():
         attacker = open_attack(source, reference, f"options.attacks.{label}")
-        yield label, _IMAGES, _gain(sample, attack_images(source, attacker, opened, opened, sample)) - 1
+        yield label, _IMAGES, _gain(sample, attack_images(source, attacker, opened, opened, sample).split(_BATCH)) - 1
 
 
 @torch.no_grad()
@@ -104,7 +105,7 @@ def _filtered(source: Source, name: str, model: DefendedCLIP, sample: Sample) ->
         yield edit(normalise(clip, images)) * std + mean
 
 
-def _gain(sample: Sample, changed: Iterator[Tensor]) -> Tensor:
+def _gain(sample: Sample, changed: Iterable[Tensor]) -> Tensor:
     """Mean amplitude of each frequency of the changed images over that of the images."""
     after, before = (sum(len(images) * amplitudes(images) for images in each) for each in (changed, sample.batches()))
     return torch.as_tensor(after) / torch.as_tensor(before)
