@@ -34,6 +34,7 @@ from bench.progress import track
 from bench.randomness import generator
 
 Coalition = frozenset[int]
+Floats = npt.NDArray[np.float64]
 _BATCH = 64
 # 720 orders of at most 57 coalitions; ViT-B/32's twelve heads would have 4,096 coalitions.
 _ALL_ORDERS = 6
@@ -60,10 +61,10 @@ class Options(ImageReference):
 
 
 class Shapley(NamedTuple):
-    """Values of all players, and their standard errors over orders; 0 where every order was tried."""
+    """Values of all players, and their standard errors over images and, if not every order was tried, over orders."""
 
-    values: npt.NDArray[np.float64]
-    errors: npt.NDArray[np.float64]
+    values: Floats
+    errors: Floats
 
 
 def measure(source: Source, options: Options) -> pd.DataFrame:
@@ -90,7 +91,8 @@ def measure(source: Source, options: Options) -> pd.DataFrame:
         {"part": "head", "head": head, "value": value, "error": error}
         for head, (value, error) in enumerate(zip(told.values, told.errors, strict=True), start=1)
     ]
-    lines += [{"part": name, "value": worth[prefixes(orders[0])[end]]} for name, end in (("none", 0), ("all", -1))]
+    ends = prefixes(orders[0])
+    lines += [{"part": name, "value": worth[ends[place]].mean()} for name, place in (("none", 0), ("all", -1))]
     shown = next(sample.only(options.shown, f"{source.where}.options.shown").batches())
     return pd.DataFrame([*lines, *_shown(first, shown)])
 
@@ -114,15 +116,22 @@ def prefixes(order: Sequence[int]) -> list[Coalition]:
     return [frozenset(order[:size]) for size in range(len(order) + 1)]
 
 
-def shapley(orders: Sequence[Sequence[int]], worth: Mapping[Coalition, float]) -> Shapley:
-    """What each player adds to the worth of those before it, averaged over ``orders``."""
-    added = np.empty((len(orders), len(orders[0])))
+def shapley(orders: Sequence[Sequence[int]], worth: Mapping[Coalition, Floats]) -> Shapley:
+    """What each player adds to the worth of those before it, averaged over ``orders`` and images.
+
+    Args:
+        orders: As ``orders_of`` gives them.
+        worth: Of every coalition on the way, for each image ``(n,)``.
+    """
+    added = np.empty((len(orders), len(orders[0]), len(worth[frozenset()])))
     for row, order in enumerate(orders):
         for player, (before, after) in zip(order, pairwise(prefixes(order)), strict=True):
             added[row, player] = worth[after] - worth[before]
-    every = len(orders[0]) <= _ALL_ORDERS
-    errors = np.zeros(added.shape[1]) if every else added.std(axis=0, ddof=1) / len(added) ** 0.5
-    return Shapley(added.mean(axis=0), errors)
+    by_image, by_order = added.mean(axis=0), added.mean(axis=2)
+    variances = by_image.var(axis=1) / by_image.shape[1]
+    if len(orders[0]) > _ALL_ORDERS:
+        variances += by_order.var(axis=0, ddof=1) / len(orders)
+    return Shapley(by_image.mean(axis=1), np.sqrt(variances))
 
 
 @torch.no_grad()
@@ -133,8 +142,8 @@ def worths(
     images: Tensor,
     labels: Tensor,
     texts: Tensor,
-) -> dict[Coalition, float]:
-    """Accuracy in percent of each coalition of the robust model's first heads.
+) -> dict[Coalition, Floats]:
+    """For each coalition of the robust model's first heads, 100 for every image that it gets right and 0 for others.
 
     Args:
         robust: Gives everything but the heads that are left out.
@@ -144,16 +153,15 @@ def worths(
         labels: Their classes.
         texts: Normalised class embeddings ``(classes, d)``.
     """
-    hits = dict.fromkeys(coalitions, 0)
+    found: dict[Coalition, list[Tensor]] = {coalition: [] for coalition in coalitions}
     chunks = list(zip(images.split(_BATCH), labels.split(_BATCH), strict=True))
     for batch, right in track(chunks, "coalitions"):
         tokens = robust.image_tokens(batch)
         kept, others = (head_outputs(model, tokens) for model in (robust, standard))
         for coalition in coalitions:
             embedded = robust.image_from(tokens, 1, _with_heads(kept, others, coalition))
-            predicted = scaled_cosine(robust, embedded, texts).argmax(dim=1)
-            hits[coalition] += int((predicted == right).sum())
-    return {coalition: 100 * count / len(images) for coalition, count in hits.items()}
+            found[coalition].append(scaled_cosine(robust, embedded, texts).argmax(dim=1) == right)
+    return {coalition: 100 * torch.cat(hits).double().numpy() for coalition, hits in found.items()}
 
 
 def head_outputs(staged: StagedCLIP, tokens: Tensor) -> Tensor:
@@ -167,14 +175,14 @@ def head_outputs(staged: StagedCLIP, tokens: Tensor) -> Tensor:
 
 
 def draw(frame: pd.DataFrame, options: Options) -> Figure:
-    """The values as bars, and what the class token of the best and of the worst head looks at."""
+    """The values as bars with 95 % intervals, and what the class token of the best and of the worst head looks at."""
     found = frame[frame["part"] == "head"].sort_values("value", ascending=False)
     none, everything = (float(frame.loc[frame["part"] == part, "value"].iloc[0]) for part in ("none", "all"))
     picture = style.figure(8.6, 2.7)
     bars, *maps = picture.subplots(1, 4, width_ratios=[2.2, 1, 1, 1])
     names = [f"{head:.0f}" for head in found["head"]]
     shades = [style.PALETTE[0] if value >= 0 else style.PALETTE[1] for value in found["value"]]
-    bars.bar(names, found["value"], color=shades, yerr=found["error"], ecolor=style.INK, capsize=2)
+    bars.bar(names, found["value"], color=shades, yerr=1.96 * found["error"], ecolor=style.INK, capsize=2)
     bars.axhline(0, color=style.INK, linewidth=0.8)
     bars.grid(axis="x", visible=False)
     bars.set_title(f"accuracy {none:.1f} % with no head, {everything:.1f} % with all")

@@ -11,7 +11,6 @@ import numpy as np
 import pandas as pd
 import torch
 from matplotlib.axes import Axes
-from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from pydantic import Field
 from torch import Tensor
@@ -26,7 +25,8 @@ from bench.clip.staged import Trace
 from bench.errors import UserError
 from bench.randomness import generator
 
-_PANELS = {"random": "between random images", "white": "between random images and a white one"}
+_PANELS = {"random": "two random images", "white": "a random image and a white one"}
+_SEEN = {"random": "another image", "white": "a white image"}
 _BATCH = 64
 
 
@@ -91,23 +91,24 @@ def other_images(count: int, seed: int) -> Tensor:
 def draw(frame: pd.DataFrame, options: Options) -> Figure:
     """Two matrices of cosines, with the numbers in them."""
     models = list(options.models)
-    picture = style.figure(1.2 + 1.1 * len(models) * 2, 1.0 + 0.75 * len(models))
-    scale = Normalize(min(0, float(frame["cosine"].min())), 1)
+    picture = style.figure(1.6 + 1.1 * len(models) * 2, 1.2 + 0.75 * len(models))
     for axis, (against, title) in zip(picture.subplots(1, 2), _PANELS.items(), strict=True):
         found = frame[frame["against"] == against].pivot(index="model", columns="other", values="cosine")
         names = list(frame["model"].unique())
-        _draw_matrix(axis, found.loc[names, names].to_numpy(), names, scale)
+        _draw_matrix(axis, found.loc[names, names].to_numpy(), names)
         axis.set_title(title)
+        axis.set_ylabel("sees an image")
+        axis.set_xlabel(f"sees {_SEEN[against]}")
     return picture
 
 
-def _draw_matrix(axis: Axes, values: "np.ndarray[Any, Any]", names: list[str], scale: Normalize) -> None:
-    axis.imshow(values, cmap="Blues", norm=scale, interpolation="nearest", aspect="auto")
+def _draw_matrix(axis: Axes, values: "np.ndarray[Any, Any]", names: list[str]) -> None:
+    axis.imshow(values, cmap="RdBu_r", vmin=-1, vmax=1, interpolation="nearest", aspect="auto")
     axis.grid(visible=False)
     axis.set_xticks(range(len(names)), names)
     axis.set_yticks(range(len(names)), names)
     for (row, column), value in np.ndenumerate(values):
-        colour = "white" if scale(value) > 0.6 else style.INK
+        colour = "white" if abs(value) > 0.65 else style.INK
         axis.annotate(f"{value:.3f}", (column, row), ha="center", va="center", color=colour)
 
 
