@@ -29,7 +29,7 @@ from bench.evaluation.adversary import Attacker
 from bench.evaluation.metrics import wilson
 from bench.progress import track
 
-START = "-"
+START = "none"
 _DASHES: tuple[Literal["--", "-", "-.", ":"], ...] = ("--", "-", "-.", ":")
 
 

@@ -110,6 +110,45 @@ def test_a_cells_file_of_another_suite_is_told(cells: Source) -> None:
         curves.measure(cells, panel())
 
 
+@pytest.fixture
+def attacked(tmp_path: Path) -> Source:
+    """A sweep under two attacks, in a track without backdoors."""
+    house = House(tmp_path)
+    track = house.content["tracks"]["robust"]
+    track["attacks"] = ["clean", "pgd", "autoattack", "replay"]
+    track["defenses"] = {"none": {}, "rvpt": {"options": {"epochs": 4}}, "advpt": {"options": {"epochs": 2}}}
+    for defense, outcome in {"rvpt": "1100", "advpt": "1000"}.items():
+        for attack in track["attacks"]:
+            house.put("robust", defense, attack, "1111" if attack == "clean" else outcome)
+    house.put("robust", "rvpt", "replay", "1110")
+    house.collect()
+    return Source(house.suite, house.paths, "fig7")
+
+
+def robust(**changes: object) -> curves.Options:
+    given = {"track": "robust", "dataset": "shapes", "defenses": ["rvpt", "advpt"], "option": "epochs"} | changes
+    return curves.Options.model_validate({"panels": {"epochs": given}})
+
+
+def test_robust_accuracy_has_a_line_for_each_named_attack(attacked: Source) -> None:
+    frame = curves.measure(attacked, robust(attacks=["pgd", "replay"]))
+    assert set(frame["line"]) == {"CA", "RA, pgd", "RA, replay"}
+    values = frame.set_index(["line", "x"])["value"]
+    assert [values["RA, pgd", 4], values["RA, replay", 4], values["RA, pgd", 2]] == [50, 75, 25]
+    (axes,) = curves.draw(frame, robust(attacks=["pgd", "replay"])).axes
+    strokes = {line.get_linestyle() for line in axes.lines if list(line.get_xdata()) == [2, 4]}
+    assert strokes == {"--", "-", "-."}
+    assert set(curves.measure(attacked, robust())["line"]) == {"CA"}, "no attack is shown unasked"
+
+
+def test_a_sweep_without_a_cell_of_its_attack_is_told(attacked: Source) -> None:
+    path = attacked.paths.boards / "cells.csv"
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join(line for line in lines if not line.startswith("robust,rvpt,plain,shapes,test,pgd")))
+    with pytest.raises(UserError, match="has no cells of rvpt on plain under pgd in track 'robust'"):
+        curves.measure(attacked, robust(attacks=["pgd"]))
+
+
 def scenarios() -> bars.Options:
     inside = TRACK | {"defenses": {"VPT": "linear_probe", "RVPT": "rvpt"}}
     outside = TRACK | {"defenses": {"VPT": "none", "RVPT": "advpt"}}
