@@ -1,10 +1,13 @@
-"""ASR and CA against one setting of a defense: shots, weight, length, depth, margin (RVPT, figure 3).
+"""ASR, CA and robust accuracy against one setting of a defense (RVPT, figure 3; R-Adapt, figure 7, tables 7 and 8).
 
-Read from ``cells.csv``; the place on the axis is the defense's option in the suite. One panel for each setting, one
-colour for each checkpoint; solid lines are ASR, dashed lines CA. Bands are the 95 % intervals (Wilson); over several
-seeds the line is the mean and the band spans the intervals of all. A cross stands where a cell has no value.
+Read from ``cells.csv``; the place on the axis is the defense's option in the suite, ``shots`` the number of training
+images of each class. One panel for each setting, one colour for each checkpoint; CA is dashed, ASR and robust accuracy
+are not, and several attacks have other strokes. Bands are the 95 % intervals (Wilson); over several seeds the line is
+the mean and the band spans the intervals of all. A cross stands where a cell has no value.
 """
 
+from collections.abc import Iterable
+from itertools import cycle
 from typing import Literal
 
 import pandas as pd
@@ -19,7 +22,9 @@ from bench.analyses.readings import over_seeds, readings, setting
 from bench.analyses.references import CellReference
 from bench.config import Options as Closed
 
-_DASHES: dict[str, Literal["-", "--"]] = {"ASR": "-", "CA": "--"}
+Stroke = Literal["-", "--", "-.", ":"]
+_METRICS = ("ASR", "CA", "RA")
+_STROKES: tuple[Stroke, ...] = ("-", "-.", ":")
 
 
 class Panel(CellReference):
@@ -64,13 +69,14 @@ def draw(frame: pd.DataFrame, options: Options) -> Figure:
     picture = style.figure(0.4 + 2.5 * columns, 0.5 + 2.3 * rows)
     colour, mark = style.colours(frame["checkpoint"]), style.markers(frame["checkpoint"])
     axes = style.panels(picture, rows, columns, len(options.panels), sharey=True)
+    strokes = _strokes(frame["line"].unique())
     for letter, axis, (name, panel) in zip("abcdefghijklmnopqrstuvwxyz", axes, options.panels.items(), strict=False):
         found = frame[frame["panel"] == name]
-        means = over_seeds(found, ["checkpoint", "metric", "x"]).sort_values("x")
+        means = over_seeds(found, ["checkpoint", "line", "x"]).sort_values("x")
         for checkpoint in found["checkpoint"].unique():
-            for metric, dash in _DASHES.items():
-                line = means[(means["checkpoint"] == checkpoint) & (means["metric"] == metric)]
-                _draw_line(axis, line, colour[checkpoint], mark[checkpoint], dash)
+            for kind, stroke in strokes.items():
+                line = means[(means["checkpoint"] == checkpoint) & (means["line"] == kind)]
+                _draw_line(axis, line, colour[checkpoint], mark[checkpoint], stroke)
         axis.set_title(f"({letter})")
         axis.set_xlabel(name)
         axis.set_ylim(-3, 103)
@@ -80,15 +86,15 @@ def draw(frame: pd.DataFrame, options: Options) -> Figure:
         axis.minorticks_off()
     for axis in axes[::columns]:
         axis.set_ylabel("percent")
-    metrics = [Line2D([], [], color=style.INK, linestyle=dash) for dash in _DASHES.values()]
+    metrics = [Line2D([], [], color=style.INK, linestyle=stroke) for stroke in strokes.values()]
     lines = [Line2D([], [], color=colour[name], marker=mark[name]) for name in colour]
-    picture.legend([*metrics, *lines], [*_DASHES, *colour], loc="outside lower center", ncols=8)
+    picture.legend([*metrics, *lines], [*strokes, *colour], loc="outside lower center", ncols=8)
     return picture
 
 
 def _measure(source: Source, name: str, panel: Panel) -> pd.DataFrame:
     key = f"options.panels.{name}"
-    found = readings(source, panel, panel.defenses, _DASHES, key)
+    found = readings(source, panel, panel.defenses, _METRICS, key)
     places = {
         defense: setting(source, panel.track, defense, panel.option, f"{key}.option") for defense in panel.defenses
     }
@@ -96,10 +102,18 @@ def _measure(source: Source, name: str, panel: Panel) -> pd.DataFrame:
         places = {defense: panel.counted_from - place for defense, place in places.items()}
     found.insert(0, "panel", name)
     found.insert(1, "x", found["defense"].map(places))
+    attacked = found["threat_model"] != "none"
+    found.insert(2, "line", found["metric"].where(~attacked, found["metric"] + ", " + found["attack"]))
     return found
 
 
-def _draw_line(axis: Axes, line: pd.DataFrame, colour: str, marker: str, dash: Literal["-", "--"]) -> None:
+def _strokes(lines: Iterable[str]) -> dict[str, Stroke]:
+    """How each line is drawn: clean accuracy always alike, the others in turn."""
+    others = cycle(_STROKES)
+    return {line: "--" if line == "CA" else next(others) for line in sorted(lines)}
+
+
+def _draw_line(axis: Axes, line: pd.DataFrame, colour: str, marker: str, dash: Stroke) -> None:
     axis.fill_between(line["x"], line["low"], line["high"], color=colour, alpha=0.15, linewidth=0)
     axis.plot(line["x"], line["value"], color=colour, marker=marker, linestyle=dash)
     lost = line[line["value"].isna()]

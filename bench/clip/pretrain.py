@@ -24,7 +24,8 @@ from bench.files import empty_partial, replace_folder, sha256_of
 from bench.progress import track
 from bench.provenance import Provenance, provenance
 
-# Streams 101 to 107 hold the downstream tasks and 301 the captions that checkpoints are poisoned with.
+# Streams 101 to 107 hold the downstream tasks, 301 the captions that checkpoints are poisoned with, and 302 and 303 the
+# captioned scenes of retrieval.
 _WORLD_STREAM, _DIGITS_STREAM = 1, 2
 _DOWNSTREAM = {
     "shapes": shapes,

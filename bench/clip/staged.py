@@ -233,6 +233,12 @@ class StagedCLIP:
         joined = functional.linear(block.ln_1(tokens), attention.in_proj_weight, attention.in_proj_bias)
         return QueryKeyValue(*joined.chunk(3, dim=-1))
 
+    def attention_weights(self, block: ResidualAttentionBlock, tokens: Tensor) -> Tensor:
+        """How much each token attends to each in an image ``block``: ``(n, heads, tokens, tokens)``, rows sum to 1."""
+        query, key, _ = self.query_key_value(block, tokens)
+        query, key = (part.unflatten(-1, (block.attn.num_heads, -1)).transpose(1, 2) for part in (query, key))
+        return torch.softmax(query @ key.transpose(-1, -2) / query.shape[-1] ** 0.5, dim=-1)
+
 
 def _blocks(transformer: Any) -> list[ResidualAttentionBlock]:
     return list(transformer.resblocks)

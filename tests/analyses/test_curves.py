@@ -68,7 +68,7 @@ def test_a_curve_can_show_some_checkpoints_only(cells: Source) -> None:
 
 def test_seeds_become_a_mean_and_a_band_over_all_their_intervals(cells: Source) -> None:
     frame = curves.measure(cells, panel())
-    means = over_seeds(frame, ["checkpoint", "metric", "x"]).set_index(["checkpoint", "metric", "x"])
+    means = over_seeds(frame, ["checkpoint", "line", "x"]).set_index(["checkpoint", "line", "x"])
     point = means.loc[("badnet", "ASR", 4)]
     assert point["value"] == pytest.approx((25 + 100) / 2)
     assert point["low"] == pytest.approx(wilson(Count(1, 4)).low, abs=1e-4)
@@ -77,7 +77,7 @@ def test_seeds_become_a_mean_and_a_band_over_all_their_intervals(cells: Source) 
 
 def test_a_point_with_a_failed_seed_has_no_value_and_is_marked(cells: Source) -> None:
     frame = curves.measure(cells, panel())
-    means = over_seeds(frame, ["checkpoint", "metric", "x"]).set_index(["checkpoint", "metric", "x"])
+    means = over_seeds(frame, ["checkpoint", "line", "x"]).set_index(["checkpoint", "line", "x"])
     assert np.isnan(means.loc[("blended", "ASR", 200)].to_numpy(float)).all()
     (axes,) = curves.draw(frame, panel()).axes
     crosses = [line for line in axes.lines if line.get_marker() == "x" and len(line.get_xdata())]
@@ -108,6 +108,45 @@ def test_a_cells_file_of_another_suite_is_told(cells: Source) -> None:
     path.write_text("".join(line for line in lines if not line.startswith("backdoor,rvpt,badnet")))
     with pytest.raises(UserError, match=r"has no cells of rvpt on badnet in track 'backdoor' on shapes \(test\)"):
         curves.measure(cells, panel())
+
+
+@pytest.fixture
+def attacked(tmp_path: Path) -> Source:
+    """A sweep under two attacks, in a track without backdoors."""
+    house = House(tmp_path)
+    track = house.content["tracks"]["robust"]
+    track["attacks"] = ["clean", "pgd", "autoattack", "replay"]
+    track["defenses"] = {"none": {}, "rvpt": {"options": {"epochs": 4}}, "advpt": {"options": {"epochs": 2}}}
+    for defense, outcome in {"rvpt": "1100", "advpt": "1000"}.items():
+        for attack in track["attacks"]:
+            house.put("robust", defense, attack, "1111" if attack == "clean" else outcome)
+    house.put("robust", "rvpt", "replay", "1110")
+    house.collect()
+    return Source(house.suite, house.paths, "fig7")
+
+
+def robust(**changes: object) -> curves.Options:
+    given = {"track": "robust", "dataset": "shapes", "defenses": ["rvpt", "advpt"], "option": "epochs"} | changes
+    return curves.Options.model_validate({"panels": {"epochs": given}})
+
+
+def test_robust_accuracy_has_a_line_for_each_named_attack(attacked: Source) -> None:
+    frame = curves.measure(attacked, robust(attacks=["pgd", "replay"]))
+    assert set(frame["line"]) == {"CA", "RA, pgd", "RA, replay"}
+    values = frame.set_index(["line", "x"])["value"]
+    assert [values["RA, pgd", 4], values["RA, replay", 4], values["RA, pgd", 2]] == [50, 75, 25]
+    (axes,) = curves.draw(frame, robust(attacks=["pgd", "replay"])).axes
+    strokes = {line.get_linestyle() for line in axes.lines if list(line.get_xdata()) == [2, 4]}
+    assert strokes == {"--", "-", "-."}
+    assert set(curves.measure(attacked, robust())["line"]) == {"CA"}, "no attack is shown unasked"
+
+
+def test_a_sweep_without_a_cell_of_its_attack_is_told(attacked: Source) -> None:
+    path = attacked.paths.boards / "cells.csv"
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join(line for line in lines if not line.startswith("robust,rvpt,plain,shapes,test,pgd")))
+    with pytest.raises(UserError, match="has no cells of rvpt on plain under pgd in track 'robust'"):
+        curves.measure(attacked, robust(attacks=["pgd"]))
 
 
 def scenarios() -> bars.Options:
