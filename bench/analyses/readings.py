@@ -39,8 +39,7 @@ def readings(
         & cells["checkpoint"].isin(checkpoints)
         & cells["defense"].isin(wanted)
         & cells["metric"].isin(list(metrics))
-        # The worst case over attacks repeats what is told already.
-        & (cells["threat_model"] == "none")
+        & (cells["attack"].isin(reference.attacks) if reference.attacks else cells["threat_model"] == "none")
     ]
     there = set(zip(found["defense"], found["checkpoint"], strict=True))
     lost = [

@@ -9,6 +9,7 @@ import pytest
 from bench.analyses import bars, curves
 from bench.analyses.contract import Source
 from bench.analyses.readings import over_seeds, setting
+from bench.analyses.references import faults_of
 from bench.errors import UserError
 from bench.evaluation.metrics import Count, wilson
 from tests.leaderboard.conftest import House
@@ -149,3 +150,48 @@ def test_no_record_of_a_worst_case_is_drawn(cells: Source) -> None:
     path.write_text(text + worst.replace(",trigger,none,", ",worst,white_box,") + "\n")
     frame = curves.measure(cells, panel())
     assert not pd.DataFrame(frame).duplicated(["x", "checkpoint", "metric", "seed"]).any()
+
+
+@pytest.fixture
+def robust(tmp_path: Path) -> Source:
+    """Four defenses under attack; two of them with four shots, two with eight."""
+    house = House(tmp_path)
+    shots = {name: {"method": name[:4], "tuning": {"shots": int(name[4:])}} for name in ("rvpt4", "rvpt8")}
+    fap = {name: {"method": "fap", "tuning": {"shots": count}} for name, count in (("few", 4), ("more", 8))}
+    house.content["tracks"]["robust"]["defenses"] = {"none": {}, **shots, **fap}
+    hits = {"none": "0000", "rvpt4": "1000", "rvpt8": "1100", "few": "1110", "more": "1111"}
+    for defense, outcome in hits.items():
+        house.put("robust", defense, "clean", "1111")
+        house.put("robust", defense, "pgd", outcome)
+        house.put("robust", defense, "autoattack", "0000")
+    house.collect()
+    return Source(house.suite, house.paths, "fig3")
+
+
+def lines(**changes: object) -> curves.Options:
+    names = {"RVPT": ["rvpt4", "rvpt8"], "FAP": ["few", "more"]}
+    given = {"track": "robust", "dataset": "shapes", "option": "shots", "lines": names, "attacks": ["clean", "pgd"]}
+    return curves.Options.model_validate({"panels": {"shots": given | changes}})
+
+
+def test_named_lines_show_one_attack_beside_clean_accuracy(robust: Source) -> None:
+    frame = curves.measure(robust, lines())
+    means = over_seeds(frame, ["line", "metric", "x"]).set_index(["line", "metric", "x"])["value"].sort_index()
+    assert means["RVPT", "RA"].to_dict() == {4: 25, 8: 50}
+    assert means["FAP", "RA"].to_dict() == {4: 75, 8: 100}
+    assert set(means["FAP", "CA"]) == {100}
+    (axes,) = curves.draw(frame, lines()).axes
+    drawn = {(line.get_linestyle(), tuple(line.get_ydata())) for line in axes.lines if len(line.get_xdata())}
+    assert drawn == {("-", (25, 50)), ("-", (75, 100)), ("--", (100, 100))}
+
+
+def test_a_panel_has_lines_or_defenses_and_two_points_at_least() -> None:
+    for wrong in ({"defenses": ["few", "more"]}, {"lines": {}}, {"lines": {"RVPT": ["rvpt4"]}}):
+        with pytest.raises(ValueError, match="line"):
+            lines(**wrong)
+
+
+def test_an_attack_that_the_track_does_not_have_is_told(robust: Source) -> None:
+    (fault,) = faults_of(lines(attacks=["clean", "pdg"]), robust.suite, "key")
+    assert "'pdg'" in fault
+    assert "did you mean 'pgd'" in fault
