@@ -200,6 +200,7 @@ class TableSpec(Options):
         average: Add a column with the mean over the others, where a row has all of them.
         decimals: Decimals of percentages, as in the paper.
         names: How ids are written in the table.
+        above: For a defense, those that the paper has below it under attack; the notes tell where that is not so.
         published: The paper's table that it mirrors, as ``rvpt/table_1``; empty for none.
         joined: For an id of the suite, the published ids that stand for it where they are not what the suite says, such
             as ``{rvpt_wotc: {setting: target_class=absent}}``; see ``bench/leaderboard/join.py``.
@@ -213,6 +214,7 @@ class TableSpec(Options):
     average: bool = False
     decimals: int = 1
     names: dict[str, str] = {}
+    above: dict[str, tuple[str, ...]] = {}
     published: str = Field(default="", pattern=r"^$|^[a-z0-9_]+/[a-z0-9_]+$")
     joined: dict[str, dict[PublishedId, str]] = {}
 
@@ -357,5 +359,8 @@ def _check_references(suite: Suite, where: str) -> None:
     for name, table in suite.tables.items():
         for track in table.tracks:
             check("track", track, suite.tracks, f"tables.{name}.tracks")
+        known = {id_ for track in table.tracks if track in suite.tracks for id_ in suite.tracks[track].defenses}
+        for defense in (*table.above, *(below for others in table.above.values() for below in others)):
+            check("defense", defense, known, f"tables.{name}.above")
     if faults:
         raise UserError("\n".join(faults))
