@@ -128,6 +128,7 @@ def draw(frame: pd.DataFrame, options: Options) -> Figure:
                 means = found[["image_cosine", "text_cosine"]].mean()
                 upper.set_ylabel(f"cosine to clean {told['image_cosine']:.2f}\nmean {means['image_cosine']:.2f}")
                 lower.set_xlabel(f"cosine to clean {told['text_cosine']:.2f}, mean {means['text_cosine']:.2f}")
+    picture.supxlabel("red supports the true class, blue speaks against it", fontsize=8.5)
     return picture
 
 
@@ -204,9 +205,9 @@ def _draw_image(panel: Axes, shown: pd.DataFrame, largest: float) -> None:
     image: npt.NDArray[np.uint8] = from_pixel_lines(shown.loc[shown["part"] == "image", "pixels"])
     weights = shown.loc[shown["part"] == "patches", "weight"].to_numpy()
     side, (height, width) = round(len(weights) ** 0.5), image.shape[:2]
-    style.show(panel, image.mean(axis=2), cmap="gray", vmin=-255, vmax=255)
+    style.show(panel, image.mean(axis=2), cmap="gray", vmin=-120, vmax=255)
     panel.imshow(
-        weights.reshape(side, side), cmap="RdBu_r", vmin=-largest, vmax=largest, alpha=0.6, interpolation="bilinear",
+        weights.reshape(side, side), cmap="RdBu_r", vmin=-largest, vmax=largest, alpha=0.55, interpolation="bilinear",
         extent=(-0.5, width - 0.5, height - 0.5, -0.5),
     )  # fmt: skip
     classes = shown[shown["part"] == "classes"]
@@ -216,8 +217,9 @@ def _draw_image(panel: Axes, shown: pd.DataFrame, largest: float) -> None:
 
 def _draw_words(panel: Axes, words: pd.DataFrame, largest: float) -> None:
     style.show(panel, words["weight"].to_numpy()[None], cmap="RdBu_r", vmin=-largest, vmax=largest, aspect="auto")
-    for place, word in enumerate(words["word"]):
-        panel.text(place, 0, word, ha="center", va="center", size=6.5)
+    for place, (word, weight) in enumerate(zip(words["word"], words["weight"], strict=True)):
+        ink = "white" if abs(weight) > 0.6 * largest else style.INK
+        panel.text(place, 0, word, ha="center", va="center", size=6.5, color=ink)
 
 
 def _largest(found: pd.DataFrame, part: str) -> float:
