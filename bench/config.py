@@ -130,12 +130,14 @@ class TuningSpec(Options):
         without_target: Leave the class of the backdoor out, as if it were not known yet (RVPT's woTC).
         target_named: Keep the name of a class left out among those told apart, and leave out its images only (RVPT does
             not say which of the two it does).
+        classes: All, or the base half that CoOp's base-to-new protocol tunes on (``bench/datasets/halves.py``).
     """
 
     dataset: str = ""
     shots: int | None = Field(default=None, gt=0)
     without_target: bool = False
     target_named: bool = False
+    classes: Literal["all", "base"] = "all"
 
 
 class DefenseSpec(Options):
@@ -161,7 +163,7 @@ class Track(Options):
         defenses: By id; ``none`` must be among them, as the control.
         checkpoints: Which checkpoints are defended.
         datasets: Which datasets the defenses are tuned and tested on.
-        splits: Test splits.
+        splits: Test splits; ``test_base`` and ``test_new`` are the two halves of the classes in ``test``.
         pairs: Dataset of clean image-caption pairs, for defenses that tune on those.
         attacks: Conditions of evaluation, by id.
     """
@@ -201,6 +203,7 @@ class TableSpec(Options):
             what a model seems to hold where the attacker sees the undefended one only.
         decimals: Decimals of percentages, as in the paper.
         names: How ids are written in the table.
+        above: For a defense, those that the paper has below it under attack; the notes tell where that is not so.
         published: The paper's table that it mirrors, as ``rvpt/table_1``; empty for none.
         joined: For an id of the suite, the published ids that stand for it where they are not what the suite says, such
             as ``{rvpt_wotc: {setting: target_class=absent}}``; see ``bench/leaderboard/join.py``.
@@ -216,6 +219,7 @@ class TableSpec(Options):
     gaps: dict[str, str] = {}
     decimals: int = 1
     names: dict[str, str] = {}
+    above: dict[str, tuple[str, ...]] = {}
     published: str = Field(default="", pattern=r"^$|^[a-z0-9_]+/[a-z0-9_]+$")
     joined: dict[str, dict[PublishedId, str]] = {}
 
@@ -360,5 +364,8 @@ def _check_references(suite: Suite, where: str) -> None:
     for name, table in suite.tables.items():
         for track in table.tracks:
             check("track", track, suite.tracks, f"tables.{name}.tracks")
+        known = {id_ for track in table.tracks if track in suite.tracks for id_ in suite.tracks[track].defenses}
+        for defense in (*table.above, *(below for others in table.above.values() for below in others)):
+            check("defense", defense, known, f"tables.{name}.above")
     if faults:
         raise UserError("\n".join(faults))

@@ -71,7 +71,15 @@ class DefendedCLIP:
     def texts(self, task: Task, trace: Trace | None = None) -> Tensor:
         """Normalised embeddings of the class prompts, ``(classes, d)``.
 
-        Learned context vectors take the place of the template, as in CoOp, or of its first words.
+        Raises:
+            UserError: As ``prompts``.
+        """
+        return self.staged.features_of(self.prompts(task), self.text_edits, trace)
+
+    def prompts(self, task: Task) -> list[str]:
+        """The sentence of each class, with words where learned context vectors will stand.
+
+        These take the place of the template, as in CoOp, or of its first words.
 
         Raises:
             UserError: The context leaves no room for the class names, or was tuned for each class of another list.
@@ -86,7 +94,7 @@ class DefendedCLIP:
         prompts = sentences(task.class_names, wording(task.template) if wording else template)
         if context is not None:
             self._check_room(prompts, context.shape[-2])
-        return self.staged.features_of(prompts, self.text_edits, trace)
+        return prompts
 
     def _check_room(self, prompts: list[str], length: int) -> None:
         """open_clip cuts long prompts off without a word, and with them the class names."""

@@ -6,6 +6,7 @@ from typing import Any
 from tabulate import tabulate
 
 from bench.config import Column, Suite
+from bench.leaderboard import signs
 from bench.leaderboard.collect import CONTROL_SURVIVES
 from bench.leaderboard.pivot import Key, Pivot
 from bench.leaderboard.position import Place, Position
@@ -44,7 +45,7 @@ def markdown(pivot: Pivot, suite: Suite, found: dict[Place, Position], board: li
     notes = [
         *(f"**{sentence}**" for sentence in survivals(pivot, suite)),
         *(_reading(pivot), _published(pivot, found), _images(pivot), _threat_models(pivot)),
-        *(_flags(pivot), _ranking(pivot, board)),
+        *(_flags(pivot), signs.told(pivot.spec, found), _ranking(pivot, board)),
     ]
     return "\n\n".join([f"# {pivot.spec.title}", body, *filter(None, notes)]) + "\n"
 

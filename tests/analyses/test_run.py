@@ -25,6 +25,7 @@ CELLS = {"track": "backdoor", "dataset": "shapes"}
 PERTURBATION = {"flip": {}}
 ANALYSES: dict[str, dict[str, Any]] = {
     "attention": {"dataset": "shapes", "models": models("none", "rvpt"), "trigger": {"checkpoint": "badnet"}},
+    "attribution": IMAGES | {"models": models("none"), "attack": "pgd"},
     "bars": {"scenarios": {"inside": CELLS | {"defenses": {"CLIP": "none", "RVPT": "rvpt"}}}},
     "cka": IMAGES | {"standard": CLEAN, "models": {"tuned": TUNED}},
     "costs": {"models": models("none", "rvpt")},
