@@ -23,6 +23,7 @@ from bench.files import empty_partial, replace_folder, sha256_of
 from bench.progress import track
 from bench.provenance import Provenance, provenance
 
+WEIGHTS = "weights.safetensors"
 # Streams 101 to 107 hold the downstream tasks and 301 the captions that checkpoints are poisoned with.
 _WORLD_STREAM, _DIGITS_STREAM = 1, 2
 # Images that are held as floats at a time.
@@ -105,7 +106,7 @@ def pretrain_to(folder: Path, spec: PretrainingSpec, data: Path, where: str) -> 
     else:
         pretrain(options, clip)
     scratch = empty_partial(folder)
-    weights = scratch / "weights.safetensors"
+    weights = scratch / WEIGHTS
     save_weights(clip, weights, torch.float16)
     clip = load_weights(clip, weights)
     card = PretrainCard(

@@ -46,6 +46,19 @@ def test_the_networks_behind_issba_are_checked_where_a_checkpoint_needs_them(che
     assert check(content) == ["benchmark.yaml: steganography: bit: unknown key 'bit'; did you mean 'bits'?"]
 
 
+def test_weights_that_a_stage_trains_need_not_be_there_yet(check: Check, content: dict) -> None:
+    content["pretraining"] = {"own": {"architecture": "mini_photos", "pairs": "captions", "options": {"steps": 5}}}
+    weights = "models/pretrained/{}/weights.safetensors"
+    content["checkpoints"]["clean"]["base"] = {"architecture": "mini_photos", "weights": weights.format("own")}
+    assert check(content) == []
+    content["checkpoints"]["clean"]["base"]["weights"] = weights.format("other")
+    content["pretraining"]["own"]["options"]["step"] = 5
+    assert check(content) == [
+        "benchmark.yaml: pretraining.own.options: step: unknown key 'step'; did you mean 'steps'?",
+        "benchmark.yaml: checkpoints.clean.base.weights: models/pretrained/other/weights.safetensors is missing",
+    ]
+
+
 def test_misspelt_keys_are_found_everywhere_at_once(check: Check, content: dict) -> None:
     content["tracks"]["adversarial"]["defenses"]["rvpt"] = {"options": {"epoch": 4}}
     content["tracks"]["backdoor"]["defenses"]["both"] = {
