@@ -192,12 +192,12 @@ def test_an_item_that_cannot_be_imported_is_one_fault(
     ]
 
 
-def test_the_default_suite_is_right(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("path", ["benchmark.yaml", "leaderboards/photos/benchmark.yaml"])
+def test_the_suite_is_right(monkeypatch: pytest.MonkeyPatch, path: str) -> None:
     from bench.config import load_suite
 
     monkeypatch.chdir(ROOT)
-    path = Path("benchmark.yaml")
-    assert check_suite(load_suite(path), path) == []
+    assert check_suite(load_suite(Path(path)), Path(path)) == []
 
 
 def test_ids_that_a_table_shows_must_be_there(check: Check, content: dict) -> None:
