@@ -75,10 +75,12 @@ class PretrainingSpec(Options):
 
     Attributes:
         architecture: Which one.
-        options: Its recipe (``bench.clip.pretrain.PretrainOptions``).
+        pairs: Dataset of image-caption pairs to train on; the rendered world and the digits if not given.
+        options: Its recipe (``PretrainOptions`` there, or for pairs ``bench.clip.pretrain_pairs.PairsOptions``).
     """
 
     architecture: str
+    pairs: str = ""
     options: dict[str, Any] = {}
 
 
@@ -338,6 +340,9 @@ def _check_references(suite: Suite, where: str) -> None:
         if name not in known:
             faults.append(str(unknown(kind, name, known, f"{where}: {key}")))
 
+    for name, pretraining in suite.pretraining.items():
+        if pretraining.pairs:
+            check("dataset", pretraining.pairs, suite.datasets, f"pretraining.{name}.pairs")
     for name, checkpoint in suite.checkpoints.items():
         for key in ("dataset", "pairs") if checkpoint.trigger != "none" else ():
             check("dataset", getattr(checkpoint, key), suite.datasets, f"checkpoints.{name}.{key}")

@@ -46,6 +46,19 @@ def test_the_networks_behind_issba_are_checked_where_a_checkpoint_needs_them(che
     assert check(content) == ["benchmark.yaml: steganography: bit: unknown key 'bit'; did you mean 'bits'?"]
 
 
+def test_weights_that_a_stage_trains_need_not_be_there_yet(check: Check, content: dict) -> None:
+    content["pretraining"] = {"own": {"architecture": "mini_photos", "pairs": "captions", "options": {"steps": 5}}}
+    weights = "models/pretrained/{}/weights.safetensors"
+    content["checkpoints"]["clean"]["base"] = {"architecture": "mini_photos", "weights": weights.format("own")}
+    assert check(content) == []
+    content["checkpoints"]["clean"]["base"]["weights"] = weights.format("other")
+    content["pretraining"]["own"]["options"]["step"] = 5
+    assert check(content) == [
+        "benchmark.yaml: pretraining.own.options: step: unknown key 'step'; did you mean 'steps'?",
+        "benchmark.yaml: checkpoints.clean.base.weights: models/pretrained/other/weights.safetensors is missing",
+    ]
+
+
 def test_misspelt_keys_are_found_everywhere_at_once(check: Check, content: dict) -> None:
     content["tracks"]["adversarial"]["defenses"]["rvpt"] = {"options": {"epoch": 4}}
     content["tracks"]["backdoor"]["defenses"]["both"] = {
@@ -179,12 +192,12 @@ def test_an_item_that_cannot_be_imported_is_one_fault(
     ]
 
 
-def test_the_default_suite_is_right(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("path", ["benchmark.yaml", "leaderboards/photos/benchmark.yaml"])
+def test_the_suite_is_right(monkeypatch: pytest.MonkeyPatch, path: str) -> None:
     from bench.config import load_suite
 
     monkeypatch.chdir(ROOT)
-    path = Path("benchmark.yaml")
-    assert check_suite(load_suite(path), path) == []
+    assert check_suite(load_suite(Path(path)), Path(path)) == []
 
 
 def test_gaps_lie_between_columns_of_attacks_that_are_there(check: Check, content: dict) -> None:
