@@ -97,9 +97,13 @@ def steganography(suite: SuiteOption = DEFAULT_SUITE) -> None:
 def checkpoint(name: str, suite: SuiteOption = DEFAULT_SUITE) -> None:
     """Make a checkpoint: a clean or a backdoored model."""
     from bench.backdoors.make import make_checkpoint
+    from bench.planned import Absent, leave_note
 
     paths, loaded = _open(suite)
     _known("checkpoint", name, loaded.checkpoints)
+    if lacking := Absent(loaded).checkpoint(name):
+        leave_note(paths.checkpoint(name), lacking)
+        return
     with _training_may_diverge():
         made = make_checkpoint(name, loaded.checkpoints[name], paths)
     gate = made.card.gate
@@ -138,16 +142,12 @@ def defend(
     suite: SuiteOption = DEFAULT_SUITE,
 ) -> None:
     """Tune defenses on checkpoints, for every dataset and seed of the track."""
-    from bench.backdoors.checkpoint import load_checkpoint
-    from bench.defenses.fitting import fit_all
+    from bench.defenses.fitting import fit_track
 
     paths, loaded = _open(suite)
     plan = _track(loaded, track)
     defenses = _chosen("defense", defense, plan.defenses)
-    for name in _chosen("checkpoint", checkpoint, plan.checkpoints):
-        opened = load_checkpoint(paths.checkpoint(name))
-        for chosen in defenses:
-            fit_all(loaded, track, chosen, name, opened, paths)
+    fit_track(loaded, track, defenses, _chosen("checkpoint", checkpoint, plan.checkpoints), paths)
 
 
 @app.command()

@@ -50,6 +50,8 @@ class Reckoner:
     def checkpoints(self) -> Iterator[Line]:
         """One line per checkpoint."""
         for name, made in checkpoint_states(self._suite, self._paths).items():
+            if made.state == "not_implemented":
+                continue
             spec, seconds = self._suite.checkpoints[name], 0.0
             if spec.trigger != "none" and not made.ended:
                 options = parse(TrainOptions, spec.train, f"{self._paths.suite}: checkpoints.{name}.train")
@@ -61,7 +63,9 @@ class Reckoner:
         """One line per track and defense."""
         states = defense_states(self._suite, self._paths)
         for (track, defense), group in groupby(states, lambda key: key[:2]):
-            places = list(group)
+            places = [place for place in group if states[place].state != "not_implemented"]
+            if not places:
+                continue
             left = [place[2] for place in places if not states[place].ended]
             where = f"{self._paths.suite}: tracks.{track}.defenses.{defense}"
             parts = parts_of(self._suite.tracks[track], defense, where)
@@ -70,7 +74,7 @@ class Reckoner:
 
     def attacks(self) -> Iterator[Line]:
         """One line per track and attack."""
-        states = cell_states(self._suite, self._paths)
+        states = [state for state in cell_states(self._suite, self._paths) if state.state != "not_implemented"]
         for track, plan in self._suite.tracks.items():
             for attack in plan.attacks:
                 cells = [state for state in states if (state.track, state.cell.attack) == (track, attack)]
