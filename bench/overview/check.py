@@ -148,7 +148,7 @@ class _Checker:
                 self._add(*self._data.has_class(dataset, spec.target, f"{key}.datasets ({attack} on {checkpoint})"))
 
     def _item(self, kind: Kind, name: str, options: object, named_at: str, options_at: str) -> Any:
-        """The item's module with its options checked; None where it is planned only or, with a fault, cannot be loaded."""
+        """The item's module with its options checked; None where it is planned, or (a fault) cannot be loaded."""
         if (kind, name) in self._absent:
             return None
         module = None
