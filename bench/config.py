@@ -131,12 +131,14 @@ class TuningSpec(Options):
         without_target: Leave the class of the backdoor out, as if it were not known yet (RVPT's woTC).
         target_named: Keep the name of a class left out among those told apart, and leave out its images only (RVPT does
             not say which of the two it does).
+        classes: All, or the base half that CoOp's base-to-new protocol tunes on (``bench/datasets/halves.py``).
     """
 
     dataset: str = ""
     shots: int | None = Field(default=None, gt=0)
     without_target: bool = False
     target_named: bool = False
+    classes: Literal["all", "base"] = "all"
 
 
 class DefenseSpec(Options):
@@ -162,7 +164,7 @@ class Track(Options):
         defenses: By id; ``none`` must be among them, as the control.
         checkpoints: Which checkpoints are defended.
         datasets: Which datasets the defenses are tuned and tested on.
-        splits: Test splits.
+        splits: Test splits; ``test_base`` and ``test_new`` are the two halves of the classes in ``test``.
         pairs: Dataset of clean image-caption pairs, for defenses that tune on those.
         attacks: Conditions of evaluation, by id.
     """

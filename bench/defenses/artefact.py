@@ -46,6 +46,7 @@ class ArtefactCard(Options):
         shots: Labelled images per class.
         left_out: Class without labelled images; empty if all have some.
         left_out_named: Whether its name was among those told apart in tuning.
+        classes: Which classes it was tuned on, ``all`` or ``base``.
         state: ``done``, or ``diverged`` if a loss was not finite.
         reason: For people.
         tuned_parameters: Numbers that were tuned.
@@ -67,6 +68,7 @@ class ArtefactCard(Options):
     shots: int
     left_out: str
     left_out_named: bool
+    classes: str = "all"
     state: Literal["done", "diverged"]
     reason: str = ""
     tuned_parameters: int = 0
@@ -143,6 +145,8 @@ def load_artefact(folder: Path, parts: list[Part], checkpoint: Checkpoint) -> tu
     return card, model
 
 
-def task_of(manifest: Manifest, template: str = "") -> Task:
-    """The classes of a dataset and their prompt: the given template, or else the dataset's own."""
-    return Task(manifest.description.class_names, template or manifest.description.template)
+def task_of(manifest: Manifest, template: str = "", classes: range | None = None) -> Task:
+    """The classes of a dataset, all or ``classes``, and their prompt: the given template, or else the dataset's own."""
+    names = manifest.description.class_names
+    chosen = names if classes is None else names[classes.start : classes.stop]
+    return Task(chosen, template or manifest.description.template)

@@ -25,6 +25,7 @@ from bench.clip.defended import DefendedCLIP
 from bench.clip.model import weights_hash
 from bench.clip.staged import StagedCLIP
 from bench.config import DefenseSpec, Options, Suite
+from bench.datasets.halves import all_classes, base_classes
 from bench.datasets.sampling import training_sample
 from bench.datasets.store import open_split, read_manifest
 from bench.defenses.artefact import CARD, ArtefactCard, Part, artefact_name, parts_of, task_of
@@ -68,6 +69,7 @@ class Fitting:
     def identity(self) -> dict[str, Any]:
         """All that the artefact depends on, as the card holds it."""
         names = {self._source(part) for part in self.parts} - {""}
+        classes = self.spec.tuning.classes
         return {
             "defense": "+".join(part.name for part in self.parts),
             "options": {part.name: part.options.model_dump(mode="json") for part in self.parts},
@@ -78,6 +80,8 @@ class Fitting:
             "shots": self.shots,
             "left_out": self._left_out(),
             "left_out_named": self.spec.tuning.target_named,
+            # Only where it matters, for the key of what was tuned before there were halves.
+            **({"classes": classes} if classes != "all" else {}),
             "sources": {part.name: source_hash(part.module) for part in self.parts},
         }
 
@@ -96,7 +100,9 @@ class Fitting:
         if part.module.TUNES_ON == "pairs":
             return Pairs(torch.from_numpy(train.images), train.captions)
         rows = training_sample(manifest, train.labels, self.shots, self.seed)
-        labelled = Labelled(train.batch(rows), train.targets(rows), task_of(manifest, self.spec.template))
+        kept = base_classes(manifest) if self.spec.tuning.classes == "base" else all_classes(manifest)
+        rows = rows[train.labels[rows] < kept.stop]
+        labelled = Labelled(train.batch(rows), train.targets(rows), task_of(manifest, self.spec.template, kept))
         return without_class(labelled, self._left_out(), named=self.spec.tuning.target_named)
 
     def _source(self, part: Part) -> str:

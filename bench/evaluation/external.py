@@ -13,12 +13,12 @@ from torch import nn
 from bench.attacks.contract import Knowledge
 from bench.clip.model import weights_hash
 from bench.config import Suite, ThreatModel
-from bench.datasets.store import Manifest, open_split, read_manifest
+from bench.datasets.store import Manifest, read_manifest
 from bench.defenses.artefact import task_of
 from bench.errors import UserError, unknown
 from bench.evaluation.adversary import Attacker, Mean, load_attacker
 from bench.evaluation.record import Cell, Identity, Record
-from bench.evaluation.run import Scene, sample, settle
+from bench.evaluation.run import Scene, sample_of, settle
 from bench.evaluation.store import Store, key_of
 from bench.files import sha256_of, write_text
 from bench.items import source_hash
@@ -148,9 +148,8 @@ def _record(
     cell, found = identity.cell, store.get(key_of(identity))
     if found is not None:
         return found
-    split = open_split(paths.data, manifest, cell.split)
-    rows = sample(split, identity, cell).tolist()
-    images, labels, task = split.batch(rows), split.targets(rows), task_of(manifest)
+    rows, images, labels, classes = sample_of(paths.data, manifest, identity)
+    task = task_of(manifest, classes=classes)
     _check_logits(external, images[:2], len(task.class_names), cell.dataset)
     surrogates = tuple(surrogate.model(task) for surrogate in attacker.surrogates)
     source, knowledge = Mean(surrogates) if surrogates else external.model, Knowledge(surrogates=surrogates)

@@ -2,12 +2,11 @@
 
 import shutil
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -18,8 +17,8 @@ from bench.clip.classifier import predict
 from bench.clip.defended import DefendedCLIP
 from bench.clip.staged import StagedCLIP
 from bench.config import Suite
-from bench.datasets.sampling import even_sample
-from bench.datasets.store import Manifest, Split, open_split, read_manifest
+from bench.datasets.halves import Drawn, draw
+from bench.datasets.store import Manifest, read_manifest
 from bench.defenses.artefact import ArtefactCard, Part, artefact_name, load_artefact, parts_of, task_of
 from bench.errors import UserError
 from bench.evaluation.adversary import Attacker, load_attacker, view_of
@@ -124,23 +123,23 @@ def _record(
     if prefix and not defended.reads_prompts:
         reason = f"the text key '{prefix.strip()}' has no place: this defense does not read prompts of words"
         return _stateful(identity, attacker, "not_applicable", reason)
-    split = open_split(paths.data, manifest, cell.split)
+    drawn = sample_of(paths.data, manifest, identity)
 
     def scene() -> Scene:
-        task, undefended = task_of(manifest, card.template), DefendedCLIP(StagedCLIP(checkpoint.clip))
+        task, undefended = task_of(manifest, card.template, drawn.classes), DefendedCLIP(StagedCLIP(checkpoint.clip))
         task = task._replace(template=prefix + task.template)
         classifier = defended.classifier(task)
         view = view_of(cell.threat_model, attacker, classifier, defended, undefended, checkpoint.trigger, task)
-        rows, recipe = sample(split, identity, cell).tolist(), checkpoint.card.recipe
+        recipe = checkpoint.card.recipe
         return Scene(
             identity,
             attacker,
             classifier,
             view.knowledge,
-            split.batch(rows),
-            split.targets(rows),
-            rows,
-            _target(checkpoint, manifest, attacker),
+            drawn.images,
+            drawn.labels,
+            drawn.rows,
+            _target(checkpoint, task.class_names, cell, attacker),
             card.tuned_parameters,
             view.source,
             recipe.poisoned,
@@ -278,10 +277,14 @@ def _identity(
     )
 
 
-def sample(split: Split, identity: Identity, cell: Cell) -> "np.ndarray[Any, np.dtype[np.int64]]":
-    """Rows of the images that a cell is about, evenly over the classes."""
-    sizes = [size for size in (identity.images, cell.limit) if size is not None]
-    return even_sample(split.labels, min(sizes) if sizes else None)
+def sample_of(data: Path, manifest: Manifest, identity: Identity) -> Drawn:
+    """The images that a cell is about, evenly over its classes.
+
+    Raises:
+        UserError: The split does not exist, or its files are not those of the manifest.
+    """
+    sizes = [size for size in (identity.images, identity.cell.limit) if size is not None]
+    return draw(data, manifest, identity.cell.split, min(sizes) if sizes else None)
 
 
 def _prompt_prefix(attacker: Attacker, checkpoint: Checkpoint) -> str:
@@ -290,16 +293,16 @@ def _prompt_prefix(attacker: Attacker, checkpoint: Checkpoint) -> str:
     return module.prompt_prefix(attacker.options, checkpoint.trigger) if hasattr(module, "prompt_prefix") else ""
 
 
-def _target(checkpoint: Checkpoint, manifest: Manifest, attacker: Attacker) -> int | None:
-    """Index of the backdoor's class in this dataset, where there is a backdoor."""
-    target, names = checkpoint.card.target, manifest.description.class_names
+def _target(checkpoint: Checkpoint, names: Sequence[str], cell: Cell, attacker: Attacker) -> int | None:
+    """Index of the backdoor's class among the classes of the cell, where there is a backdoor."""
+    target = checkpoint.card.target
     if target is None:
         return None
     if target in names:
         return names.index(target)
     if attacker.module.METRIC == "ASR":
         raise UserError(
-            f"dataset '{manifest.dataset}' has no class '{target}', the target of this checkpoint's backdoor"
+            f"{cell.dataset} ({cell.split}) has no class '{target}', the target of this checkpoint's backdoor"
         )
     return None
 

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from pydantic import ValidationError
 
 from bench.config import Suite
+from bench.datasets.halves import part_of
 from bench.datasets.store import Manifest, SplitEntry, read_manifest
 from bench.errors import UserError, unknown
 from bench.paths import Paths
@@ -27,7 +28,7 @@ class Fetched:
         """The dataset has these splits."""
         manifest = self._manifests.get(dataset)
         for name in names:
-            if manifest and name not in manifest.splits:
+            if manifest and part_of(manifest, name).split not in manifest.splits:
                 yield str(unknown(f"split of '{dataset}'", name, manifest.splits, key))
 
     def has_captions(self, dataset: str, key: str) -> Iterator[str]:

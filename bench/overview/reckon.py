@@ -95,7 +95,9 @@ class Reckoner:
             images = (
                 self._sizes.pairs(plan.pairs, most)
                 if on_pairs
-                else self._sizes.labelled(dataset, self._suite.shots(track, defense))
+                else self._sizes.labelled(
+                    dataset, self._suite.shots(track, defense), plan.defenses[defense].tuning.classes
+                )
             )
             seen = seen_images(part.options, images)
             if seen is None:

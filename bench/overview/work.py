@@ -6,6 +6,7 @@ from pydantic import ValidationError
 
 from bench.clip.defended import PLACEHOLDER, Task
 from bench.config import Options, Suite
+from bench.datasets.halves import base_classes, part_of
 from bench.datasets.store import Manifest, read_manifest
 from bench.defenses.artefact import task_of
 from bench.errors import UserError
@@ -71,14 +72,18 @@ class Sizes:
         return task_of(manifest) if manifest else Task((PLACEHOLDER,) * _CLASSES, "{}")
 
     def images(self, dataset: str, split: str, most: int | None = None) -> int:
-        """Images of a split, or of the sample that is taken of it."""
+        """Images of a split or of half of one, or of the sample that is taken of them."""
         manifest = self._manifest(dataset)
-        count = manifest.splits[split].count if manifest and split in manifest.splits else _IMAGES
+        count, part = _IMAGES, part_of(manifest, split) if manifest else None
+        if manifest and part and part.split in manifest.splits:
+            count = sum(manifest.splits[part.split].per_class[part.classes.start : part.classes.stop])
         return count if most is None else min(count, most)
 
-    def labelled(self, dataset: str, shots: int) -> int:
-        """Images that a defense tunes on."""
-        return shots * len(self.task(dataset).class_names)
+    def labelled(self, dataset: str, shots: int, classes: str = "all") -> int:
+        """Images that a defense tunes on, of all classes or of the ``base`` classes."""
+        manifest = self._manifest(dataset)
+        known = base_classes(manifest) if manifest and classes == "base" else self.task(dataset).class_names
+        return shots * len(known)
 
     def pairs(self, dataset: str, most: int | None = None) -> int:
         """Image-caption pairs."""

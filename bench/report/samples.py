@@ -20,6 +20,7 @@ from bench.clip.classifier import predict
 from bench.clip.defended import DefendedCLIP
 from bench.clip.staged import StagedCLIP
 from bench.config import Suite, Track
+from bench.datasets.halves import part_of
 from bench.datasets.store import Split, open_split, read_manifest
 from bench.defenses.artefact import task_of
 from bench.errors import UserError
@@ -83,7 +84,8 @@ def sample_strips(suite: Suite, paths: Paths, count: int) -> tuple[list[Strip], 
 def _strip(suite: Suite, plan: Track, name: str, dataset: str, paths: Paths, count: int) -> Strip:
     checkpoint = load_checkpoint(paths.checkpoint(name))
     manifest = read_manifest(paths.data, dataset)
-    split, names = open_split(paths.data, manifest, plan.splits[0]), manifest.description.class_names
+    split = open_split(paths.data, manifest, part_of(manifest, plan.splits[0]).split)
+    names = manifest.description.class_names
     rows = _rows(split, names, checkpoint.card.target, count)
     model = DefendedCLIP(StagedCLIP(checkpoint.clip)).classifier(task_of(manifest))
     clean, labels = split.batch(rows), split.targets(rows)

@@ -164,3 +164,26 @@ def test_pairs_stay_on_disk_until_they_are_taken(made, paths, monkeypatch):
     before = opened[0].images[0].copy()
     handed[0][0] = 0
     assert (open_split(paths.data, read_manifest(paths.data, "captions"), "train").images[0] == before).all()
+
+
+def test_base_to_new_tunes_on_the_base_half_and_tests_on_either(made: Path, tmp_path: Path, paths: Paths) -> None:
+    tuned = {"method": "rvpt", "options": {"epochs": 1, "length": 1}, "tuning": {"classes": "base", "shots": 1}}
+    suite = _suite(tmp_path, {"none": {}, "prompts": tuned, "whole": tuned | {"tuning": {"shots": 1}}})
+    (card,), (whole,) = (_fit(suite, name, made, paths).values() for name in ("prompts", "whole"))
+    assert (card["classes"], card["training_samples"]) == ("base", 6)
+    assert (whole["classes"], whole["training_samples"]) == ("all", 12)
+    track = suite.tracks["main"].model_copy(update={"splits": ("test", "test_base", "test_new")})
+    suite = suite.model_copy(update={"tracks": {"main": track}})
+    base = paths.models / "base"
+    base.mkdir(parents=True)
+    (base / "badnet").symlink_to(made / "models" / "base" / "badnet")
+    every, old, new = evaluate(suite, "main", "prompts", "clean", paths)
+    # One test image of each of 12 classes; those of a half are decided between six.
+    assert [record.n for record in (every, old, new)] == [12, 6, 6]
+    assert old.outcome is not None
+    assert new.outcome is not None
+    assert every.outcome is not None
+    assert {*old.outcome.labels, *new.outcome.labels} == set(range(6))
+    assert sorted(old.outcome.rows + new.outcome.rows) == list(every.outcome.rows)
+    # The backdoor's target, the heart, is the eighth of all classes and the second of the new ones.
+    assert (every.outcome.target, old.outcome.target, new.outcome.target) == (7, None, 1)

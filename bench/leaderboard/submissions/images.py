@@ -10,6 +10,7 @@ from PIL import Image, UnidentifiedImageError
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
+from bench.datasets.halves import part_of
 from bench.datasets.store import open_split, read_manifest
 from bench.errors import UserError
 from bench.evaluation.record import Record
@@ -111,7 +112,7 @@ def clean_images(board: Board, record: Record) -> Pixels:
     manifest = read_manifest(board.paths.data, cell.dataset)
     if manifest.digest != record.identity.manifest:
         raise UserError(f"the images of '{cell.dataset}' here are not the record's; fetch them by the suite's options")
-    split = open_split(board.paths.data, manifest, cell.split)
+    split = open_split(board.paths.data, manifest, part_of(manifest, cell.split).split)
     return np.asarray(split.images[list(_rows(record))]).astype(np.float32) / np.float32(255)
 
 

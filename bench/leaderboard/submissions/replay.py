@@ -7,6 +7,7 @@ import torch
 from bench.backdoors.checkpoint import load_checkpoint
 from bench.clip.classifier import predict
 from bench.config import Suite
+from bench.datasets.halves import part_of
 from bench.datasets.store import read_manifest
 from bench.defenses.artefact import artefact_name, load_artefact, parts_of, task_of
 from bench.errors import UserError
@@ -36,5 +37,6 @@ def predictions_on(
     card, defended = load_artefact(paths.defended(track, cell.defense, cell.checkpoint) / name, parts, checkpoint)
     if (checkpoint.digest, card.digest) != (record.identity.checkpoint, record.identity.artefact) or defended is None:
         raise UserError(f"the model of {cell.defense}, {cell.name}, here is another one than that of the boards")
-    classifier = defended.classifier(task_of(read_manifest(paths.data, cell.dataset), card.template))
+    manifest = read_manifest(paths.data, cell.dataset)
+    classifier = defended.classifier(task_of(manifest, card.template, part_of(manifest, cell.split).classes))
     return predict(classifier, torch.from_numpy(images)).tolist()
