@@ -52,7 +52,8 @@ class Join(NamedTuple):
 
         Args:
             cell: Ids of a measured cell with its ``eps``; ``average`` as dataset for a mean over datasets.
-            datasets: Over which ones; the paper's mean stands beside it only if it is over the same.
+            datasets: Over which ones; the paper's mean stands beside it only if it is over the same. Where the paper's
+                table prints means alone, the suite's datasets are taken to be its own.
 
         Raises:
             UserError: Several numbers stand for it.
@@ -67,7 +68,7 @@ class Join(NamedTuple):
         if len(found) > 1:
             told = "; ".join(f"{line.row}, {line.column}" for line in found.itertuples())
             raise UserError(f"{self.where}.joined: {dict(cell)} stands for several published numbers: {told}")
-        if ids["dataset"] == AVERAGE and set(series["dataset"]) - {AVERAGE} != datasets:
+        if ids["dataset"] == AVERAGE and set(series["dataset"]) - {AVERAGE} not in (datasets, set[str]()):
             return None
         return next((Published(line.value, int(line.decimals), line.Index) for line in found.itertuples()), None)
 
