@@ -16,7 +16,7 @@ from rich.markup import escape
 from bench.config import Suite, Track, load_suite
 from bench.errors import UserError, unknown
 from bench.leaderboard.submissions.cli import app as submit
-from bench.paths import DEFAULT_SUITE, Paths, paths_for
+from bench.paths import DEFAULT_SUITE, Paths, paths_for, suite_named
 
 if TYPE_CHECKING:
     from bench.evaluation.record import Record
@@ -276,6 +276,41 @@ def estimate(
 
     paths, loaded = _open(suite)
     show_estimate(reckon(loaded, paths, survivors=survivors))
+
+
+@app.command()
+def plan(
+    name: Annotated[str, typer.Argument(help="A paper of leaderboards/, or a suite's YAML file.")],
+    images_per_second: Annotated[
+        float,
+        typer.Option(min=1e-6, help="Assumed speed of the accelerator: forward passes of ViT-B/32 at 224 pixels."),
+    ] = 2000.0,
+    survivors: Annotated[
+        float, typer.Option(min=0, max=1, help="Share of images taken to survive AutoAttack's first attack.")
+    ] = 0.3,
+) -> None:
+    """Say what a paper's suite would take, what of it is missing here, and what is not implemented."""
+    from bench.overview.plan import plan_suite, show_plan
+
+    paths, loaded = _open(suite_named(name))
+    show_plan(plan_suite(loaded, paths, images_per_second, survivors), images_per_second)
+
+
+@app.command()
+def rehearse(
+    name: Annotated[
+        str, typer.Argument(help="A paper of leaderboards/, or a suite's YAML file in a folder of its own.")
+    ],
+    out: Annotated[Path, typer.Option(help="A scratch folder; nothing outside it is written.")],
+    limit: Annotated[
+        int, typer.Option(min=1, help="Images per cell; below four, random models may leave none to attack.")
+    ] = 4,
+) -> None:
+    """Run a suite made small, with random weights, from data to tables; its numbers mean nothing."""
+    from bench.rehearsal.run import rehearse as run
+
+    _print_records(run(suite_named(name), limit, out))
+    _console.print(f"tables: {paths_for(suite_named(name)).below(out).boards}", highlight=False)
 
 
 @app.command()

@@ -3,17 +3,17 @@
 from collections.abc import Iterator
 from functools import cache
 from itertools import groupby
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from bench.backdoors.make import TrainOptions
 from bench.clip.model import Base
-from bench.config import Suite, parse
+from bench.config import Options, Suite, parse
 from bench.defenses.artefact import Part, parts_of
 from bench.items import item_options, load_item
 from bench.overview.cells import CellState, cell_states
 from bench.overview.meter import Meter
 from bench.overview.models import checkpoint_states, defense_states
-from bench.overview.work import Sizes, seen_images, work_of
+from bench.overview.work import Sizes, Work, seen_images, work_of
 from bench.paths import Paths
 
 
@@ -43,6 +43,7 @@ class Reckoner:
     def __init__(self, suite: Suite, paths: Paths, meter: Meter, survivors: float) -> None:
         """Measure nothing yet; the arguments are those of ``estimate``."""
         self._suite, self._paths, self._meter, self._survivors = suite, paths, meter, survivors
+        self._attack = cache(self._opened)
         self._passes, self._pair_s = cache(meter.passes), cache(meter.pair_s)
         self.notes = list[str]()
         self._sizes = Sizes(suite, paths, self.notes)
@@ -107,20 +108,29 @@ class Reckoner:
             seconds += images * speed.once_s + seen * speed.seen_s
         return seconds * len(self._suite.protocol.seeds)
 
-    def _attack_s(self, state: CellState) -> float:
-        """What is left of one cell."""
+    def work_left(self, state: CellState) -> tuple[int, Work] | None:
+        """What is left of one cell: how many images, and what is done with each; None where that does not show."""
         cell, spec = state.cell, self._suite.attacks[state.cell.attack]
-        method = self._suite.method_of(cell.attack)
-        module = load_item("attacks", method, f"{self._paths.suite}: attacks")
-        options = item_options(module, spec.options, f"{self._paths.suite}: attacks.{cell.attack}.options")
+        method, (module, options) = self._suite.method_of(cell.attack), self._attack(cell.attack)
         classes = len(self._sizes.task(cell.dataset).class_names)
         work = work_of(method, module, options, classes, self._survivors, len(spec.surrogates))
         if work is None:
             self.notes.append(f"Attack '{cell.attack}' does not show its passes per image; it is left out.")
+            return None
+        return max(0, self._sizes.images(cell.dataset, cell.split, spec.sample(cell.dataset)) - state.images), work
+
+    def _attack_s(self, state: CellState) -> float:
+        left = self.work_left(state)
+        if left is None:
             return 0.0
-        speed = self._passes(self._architecture(cell.checkpoint), self._suite.protocol.batch_size)
-        images = max(0, self._sizes.images(cell.dataset, cell.split, spec.sample(cell.dataset)) - state.images)
+        images, work = left
+        speed = self._passes(self._architecture(state.cell.checkpoint), self._suite.protocol.batch_size)
         return images * (work.forwards * speed.forward_s + work.gradients * speed.gradient_s)
+
+    def _opened(self, attack: str) -> tuple[Any, Options]:
+        module = load_item("attacks", self._suite.method_of(attack), f"{self._paths.suite}: attacks")
+        options = self._suite.attacks[attack].options
+        return module, item_options(module, options, f"{self._paths.suite}: attacks.{attack}.options")
 
     def _architecture(self, checkpoint: str) -> str:
         where = f"{self._paths.suite}: checkpoints.{checkpoint}.base"
