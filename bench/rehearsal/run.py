@@ -82,7 +82,8 @@ def parts_to_run(suite: Suite) -> Iterator[Part]:
             spec = plan.defenses[defense]
             tuning = spec.tuning.model_dump(exclude_defaults=True)
             kinds = {("method", plan.method(defense)), *(("tuning", key) for key in tuning)}
-            kinds |= {("trigger", suite.checkpoints[name].trigger) for name in plan.checkpoints}
+            if defense == suite.control:
+                kinds |= {("trigger", suite.checkpoints[name].trigger) for name in plan.checkpoints}
             attacks = [attack for attack in plan.attacks if not absent.attack(attack)]
             first = {_kind(suite, attack): attack for attack in reversed(attacks)}
             new = [attack for kind, attack in first.items() if ("attack", *kind) not in met]
