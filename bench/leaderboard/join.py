@@ -61,6 +61,8 @@ class Join(NamedTuple):
         if cell["defense"] not in self.suite.tracks[cell["track"]].defenses:
             return None  # a submitted defense, which no paper has
         ids = self._translated(cell)
+        if ids["dataset"] not in self._datasets:
+            return None
         series = self.lines[self.lines["setting"] == ids["setting"]]
         for name in _COMPARED:
             series = series[series[name].isin([ids[name], ""])]
@@ -71,6 +73,10 @@ class Join(NamedTuple):
         if ids["dataset"] == AVERAGE and set(series["dataset"]) - {AVERAGE} not in (datasets, set[str]()):
             return None
         return next((Published(line.value, int(line.decimals), line.Index) for line in found.itertuples()), None)
+
+    @property
+    def _datasets(self) -> Set[str]:
+        return set(self.lines["dataset"])
 
     def unmeasured(self, found: Iterable[Published | None]) -> pd.DataFrame:
         """The published lines that are not among those ``found``."""
