@@ -16,7 +16,7 @@ from rich.markup import escape
 from bench.config import Suite, Track, load_suite
 from bench.errors import UserError, unknown
 from bench.leaderboard.submissions.cli import app as submit
-from bench.paths import DEFAULT_SUITE, Paths, paths_for
+from bench.paths import DEFAULT_SUITE, Paths, paths_for, suite_named
 
 if TYPE_CHECKING:
     from bench.evaluation.record import Record
@@ -97,9 +97,13 @@ def steganography(suite: SuiteOption = DEFAULT_SUITE) -> None:
 def checkpoint(name: str, suite: SuiteOption = DEFAULT_SUITE) -> None:
     """Make a checkpoint: a clean or a backdoored model."""
     from bench.backdoors.make import make_checkpoint
+    from bench.planned import Absent, leave_note
 
     paths, loaded = _open(suite)
     _known("checkpoint", name, loaded.checkpoints)
+    if lacking := Absent(loaded).checkpoint(name):
+        leave_note(paths.checkpoint(name), lacking)
+        return
     with _training_may_diverge():
         made = make_checkpoint(name, loaded.checkpoints[name], paths)
     gate = made.card.gate
@@ -138,16 +142,12 @@ def defend(
     suite: SuiteOption = DEFAULT_SUITE,
 ) -> None:
     """Tune defenses on checkpoints, for every dataset and seed of the track."""
-    from bench.backdoors.checkpoint import load_checkpoint
-    from bench.defenses.fitting import fit_all
+    from bench.defenses.fitting import fit_track
 
     paths, loaded = _open(suite)
     plan = _track(loaded, track)
     defenses = _chosen("defense", defense, plan.defenses)
-    for name in _chosen("checkpoint", checkpoint, plan.checkpoints):
-        opened = load_checkpoint(paths.checkpoint(name))
-        for chosen in defenses:
-            fit_all(loaded, track, chosen, name, opened, paths)
+    fit_track(loaded, track, defenses, _chosen("checkpoint", checkpoint, plan.checkpoints), paths)
 
 
 @app.command()
@@ -276,6 +276,41 @@ def estimate(
 
     paths, loaded = _open(suite)
     show_estimate(reckon(loaded, paths, survivors=survivors))
+
+
+@app.command()
+def plan(
+    name: Annotated[str, typer.Argument(help="A paper of leaderboards/, or a suite's YAML file.")],
+    images_per_second: Annotated[
+        float,
+        typer.Option(min=1e-6, help="Assumed speed of the accelerator: forward passes of ViT-B/32 at 224 pixels."),
+    ] = 2000.0,
+    survivors: Annotated[
+        float, typer.Option(min=0, max=1, help="Share of images taken to survive AutoAttack's first attack.")
+    ] = 0.3,
+) -> None:
+    """Say what a paper's suite would take, what of it is missing here, and what is not implemented."""
+    from bench.overview.plan import plan_suite, show_plan
+
+    paths, loaded = _open(suite_named(name))
+    show_plan(plan_suite(loaded, paths, images_per_second, survivors), images_per_second)
+
+
+@app.command()
+def rehearse(
+    name: Annotated[
+        str, typer.Argument(help="A paper of leaderboards/, or a suite's YAML file in a folder of its own.")
+    ],
+    out: Annotated[Path, typer.Option(help="A scratch folder; nothing outside it is written.")],
+    limit: Annotated[
+        int, typer.Option(min=1, help="Images per cell; below four, random models may leave none to attack.")
+    ] = 4,
+) -> None:
+    """Run a suite made small, with random weights, from data to tables; its numbers mean nothing."""
+    from bench.rehearsal.run import rehearse as run
+
+    _print_records(run(suite_named(name), limit, out))
+    _console.print(f"tables: {paths_for(suite_named(name)).below(out).boards}", highlight=False)
 
 
 @app.command()

@@ -14,6 +14,7 @@ ThreatModel = Literal["none", "white_box", "grey_box", "transfer"]
 Metric = Literal["CA", "ASR", "RA"]
 Column = Literal["track", "checkpoint", "defense", "dataset", "split", "attack", "metric"]
 PublishedId = Literal["architecture", "checkpoint", "dataset", "defense", "attack", "eps", "metric", "setting"]
+Room = Literal["architectures", "backdoors", "attacks", "defenses"]
 Model = TypeVar("Model", bound=BaseModel)
 # DVC joins ids by "-" in the names of stages and splits keys at ".".
 Id = Annotated[str, StringConstraints(pattern=r"^[a-z0-9_]+$")]
@@ -245,7 +246,14 @@ class AnalysisSpec(Options):
 
 
 class Suite(Options):
-    """The whole of a ``benchmark.yaml``; ``steganography`` has the options of ISSBA's networks."""
+    """The whole of a ``benchmark.yaml``.
+
+    Attributes:
+        steganography: Options of ISSBA's networks.
+        planned: Ids, by room, of what the suite names and need not exist yet; see ``bench/planned.py``.
+        limit: At most so many images per cell. Such a suite is a rehearsal (``bench rehearse``): its records are
+            marked, and no other suite takes them.
+    """
 
     protocol: Protocol
     datasets: dict[Id, dict[str, Any]]
@@ -257,6 +265,8 @@ class Suite(Options):
     tracks: dict[Id, Track]
     tables: dict[Id, TableSpec]
     analyses: dict[Id, AnalysisSpec] = {}
+    planned: dict[Room, tuple[str, ...]] = {}
+    limit: int | None = Field(default=None, gt=0)
 
     @cached_property
     def control(self) -> str:

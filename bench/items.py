@@ -31,8 +31,13 @@ def item_ids(kind: Kind) -> list[str]:
     """Ids of all items of one kind: files that have ``Options`` and the function of their kind, and entry points."""
     files = [Path(str(entry)) for entry in resources.files(f"bench.{kind}").iterdir() if entry.name.endswith(".py")]
     here = {path.stem for path in files if {"Options", _FUNCTIONS[kind]} <= _names_in(path)}
-    outside = {point.name for point in metadata.entry_points(group=f"bench.{kind}")}
-    return sorted(here | outside)
+    return sorted({*here, *offered(kind)})
+
+
+@cache
+def offered(kind: Kind) -> dict[str, metadata.EntryPoint]:
+    """What installed packages offer; they are looked through once, for that takes longer than all the rest."""
+    return {point.name: point for point in metadata.entry_points(group=f"bench.{kind}")}
 
 
 @cache
@@ -62,9 +67,8 @@ def load_item(kind: Kind, name: str, where: str) -> Any:
     """
     if name not in item_ids(kind):
         raise unknown("analysis" if kind == "analyses" else kind.removesuffix("s"), name, item_ids(kind), where)
-    for point in metadata.entry_points(group=f"bench.{kind}", name=name):
-        return point.load()
-    return importlib.import_module(f"bench.{kind}.{name}")
+    point = offered(kind).get(name)
+    return point.load() if point else importlib.import_module(f"bench.{kind}.{name}")
 
 
 def item_options(module: ModuleType, content: object, where: str) -> Options:

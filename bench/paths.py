@@ -25,6 +25,10 @@ class Paths(NamedTuple):
     boards: Path
     store: Path
 
+    def below(self, folder: Path) -> "Paths":
+        """The same folders in another place."""
+        return Paths(*(folder / path for path in self))
+
     @property
     def records(self) -> Path:
         """Folder of the committed records, from which the boards can be made again."""
@@ -67,6 +71,11 @@ class Paths(NamedTuple):
     def external(self, name: str) -> Path:
         """Folder of the records of a user's own model; no table and no stage of a pipeline reads it."""
         return self.store / "external" / name
+
+
+def suite_named(name: str) -> Path:
+    """The file of the suite of a paper, ``leaderboards/<name>``; ``name`` itself if it is the file of one."""
+    return Path(name) if name.endswith(".yaml") else Path("leaderboards") / name / "benchmark.yaml"
 
 
 def paths_for(suite: Path = DEFAULT_SUITE) -> Paths:

@@ -10,7 +10,9 @@ import json
 import os
 import shutil
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from bench.backdoors.checkpoint import Checkpoint
+from bench.backdoors.checkpoint import Checkpoint, load_checkpoint
 from bench.clip.defended import DefendedCLIP
 from bench.clip.model import weights_hash
 from bench.clip.staged import StagedCLIP
@@ -33,6 +35,7 @@ from bench.files import empty_partial, replace_folder, sha256_of
 from bench.items import source_hash
 from bench.memory import peak_memory_mb
 from bench.paths import Paths
+from bench.planned import Absent, leave_note
 from bench.provenance import provenance
 
 
@@ -120,6 +123,23 @@ class Fitting:
         if self.checkpoint.card.target is None:
             raise UserError(f"{self.where}.tuning.without_target: a clean checkpoint has no target to leave out")
         return self.checkpoint.card.target
+
+
+def fit_track(suite: Suite, track_name: str, defenses: Sequence[str], checkpoints: Sequence[str], paths: Paths) -> None:
+    """Tune defenses on checkpoints; a note stands in for one that needs what is planned only.
+
+    Raises:
+        UserError: Wrong options or missing data.
+    """
+    absent = Absent(suite)
+    for name in checkpoints:
+        open_checkpoint = cache(load_checkpoint)
+        for defense in defenses:
+            lacking = absent.checkpoint(name) + absent.defense(track_name, defense)
+            if lacking:
+                leave_note(paths.defended(track_name, defense, name), lacking)
+            else:
+                fit_all(suite, track_name, defense, name, open_checkpoint(paths.checkpoint(name)), paths)
 
 
 def fit_all(

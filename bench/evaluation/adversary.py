@@ -15,6 +15,7 @@ from bench.errors import UserError
 from bench.files import write_text
 from bench.items import item_options, load_item, source_hash
 from bench.paths import Paths
+from bench.planned import Absent
 from bench.surrogates.folder import Surrogate, load_surrogate
 
 
@@ -77,8 +78,12 @@ def load_attacker(suite: Suite, attack: str, paths: Paths) -> Attacker:
 
 def write_attacks(suite: Suite, paths: Paths) -> None:
     """Write what each attack of the suite depends on, for pipelines: ``models/attacks/<id>.json``."""
+    absent = Absent(suite)
     shutil.rmtree(paths.attack("").parent, ignore_errors=True)
     for name in suite.attacks:
+        if lacking := absent.attack(name):
+            write_text(paths.attack(name), json.dumps({"not_implemented": lacking}, indent=1) + "\n")
+            continue
         attacker = load_attacker(suite, name, paths)
         content = {
             "source": source_hash(attacker.module),

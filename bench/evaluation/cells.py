@@ -7,7 +7,15 @@ from bench.evaluation.record import Cell
 
 
 def cells_of(suite: Suite, track_name: str, defense: str, attack: str, limit: int | None = None) -> Iterator[Cell]:
-    """The cells of one defense under one attack: its checkpoints, datasets, splits and seeds."""
+    """The cells of one defense under one attack: its checkpoints, datasets, splits and seeds.
+
+    Args:
+        suite: The benchmark.
+        track_name: Which track.
+        defense: Id of the defense.
+        attack: Id of the attack.
+        limit: At most so many images per cell; the suite's own limit if not given.
+    """
     plan = suite.tracks[track_name]
     for checkpoint in plan.checkpoints:
         for dataset in plan.datasets:
@@ -23,5 +31,5 @@ def cells_of(suite: Suite, track_name: str, defense: str, attack: str, limit: in
                         attack=attack,
                         threat_model=suite.attacks[attack].threat_model,
                         seed=seed,
-                        limit=limit,
+                        limit=suite.limit if limit is None else limit,
                     )

@@ -31,6 +31,7 @@ from bench.files import write_text
 from bench.items import source_hash
 from bench.memory import peak_memory_mb
 from bench.paths import Paths
+from bench.planned import Absent, leave_note
 from bench.progress import console, track
 from bench.provenance import provenance
 from bench.randomness import sample_seeds
@@ -73,15 +74,19 @@ def evaluate(
         limit: At most so many images per cell, for a quick look; such records are marked, and not written as results.
 
     Returns:
-        One record per cell, whatever became of it.
+        One record per cell, whatever became of it; none of a cell that needs what is planned only.
     """
-    plan = suite.tracks[track_name]
+    plan, absent = suite.tracks[track_name], Absent(suite)
     where = f"{paths.suite}: tracks.{track_name}.defenses.{defense}"
+    wanted = list(cells_of(suite, track_name, defense, attack, limit))
+    cells = [cell for cell in wanted if not absent.cell(track_name, cell)]
+    if not cells:
+        leave_note(paths.evaluated(track_name, defense, attack), absent.cell(track_name, wanted[0]))
+        return []
     parts = parts_of(plan, defense, where)
     attacker = load_attacker(suite, attack, paths)
     open_checkpoint = cache(lambda name: load_checkpoint(paths.checkpoint(name)))
     store, records = Store(paths.store), list[Record]()
-    cells = list(cells_of(suite, track_name, defense, attack, limit))
     for cell in track(cells, f"{defense} under {attack}"):
         checkpoint: Checkpoint = open_checkpoint(cell.checkpoint)
         name = artefact_name(parts, plan.tuned_on(defense, cell.dataset), cell.seed)

@@ -7,7 +7,7 @@ import csv
 import io
 from collections.abc import Iterable
 from itertools import groupby
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from bench.config import AttackSpec, Metric, Suite
 from bench.errors import UserError
@@ -20,6 +20,7 @@ from bench.leaderboard.submissions.merge import Submitted, merge
 from bench.leaderboard.submissions.read import read_submissions
 from bench.leaderboard.worst import WORST, Result, Scene, scene_of, surviving_controls, worst_results
 from bench.paths import Paths
+from bench.planned import Absent, reason_of
 
 CONTROL_SURVIVES = "control_survives"
 _HASH_LENGTH = 12
@@ -67,7 +68,8 @@ def write_cells(suite: Suite, paths: Paths, *, committed: bool = False) -> None:
     """Gather all records of a suite, and what was submitted, into ``cells.csv``.
 
     Args:
-        suite: Which cells there should be; one without a record becomes a row with the state ``missing``.
+        suite: Which cells there should be; one without a record becomes a row with the state ``missing``, or
+            ``not_implemented`` where it needs something that is planned only.
         paths: Where the records are and where the boards go.
         committed: Read the committed records; otherwise read those of the evaluations and commit them.
 
@@ -98,16 +100,20 @@ def _results(suite: Suite, own: dict[Key, Record], submitted: Submitted, where: 
     for track, plan in suite.tracks.items():
         for defense in plan.defenses:
             wanted += [(track, cell) for cell in _cells(suite, track, defense, submitted)]
-    metrics: dict[str, Metric] = {cell.attack: record.metric for (_, cell), record in records.items()}
+    absent = Absent(suite)
+    metrics: dict[str, Metric | Literal[""]] = {cell.attack: record.metric for (_, cell), record in records.items()}
     for _, cell in wanted:
-        if cell.attack not in metrics:
+        if absent.attack(cell.attack):
+            metrics[cell.attack] = ""
+        elif cell.attack not in metrics:
             # Slow, for it loads torch; needed only where an attack has no record at all.
             metrics[cell.attack] = load_item("attacks", suite.method_of(cell.attack), f"{where}: attacks").METRIC
     results = list[Result]()
     for track, cell in wanted:
         key, sent = (track, cell), submitted.records.get((track, cell))
         name, stronger = (sent.submission, sent.stronger) if sent else ("", False)
-        results.append(Result(*key, metrics[cell.attack], records.get(key), name, stronger))
+        lacking = reason_of(absent.cell(track, cell))
+        results.append(Result(*key, metrics[cell.attack], records.get(key), name, stronger, lacking))
     return results
 
 
@@ -134,7 +140,7 @@ def _with_worst(results: Iterable[Result]) -> list[Result]:
 
 def _row(result: Result, surviving: set[Scene], suite: Suite) -> Row:
     """The line of a result; it has numbers only where the result is done."""
-    track, cell, metric, record, submission, _ = result
+    track, cell, metric, record, submission, _, lacking = result
     done = record if result.done else None
     cost = done and done.cost
     identity = record and record.identity
@@ -150,8 +156,8 @@ def _row(result: Result, surviving: set[Scene], suite: Suite) -> Row:
         eps=_eps(identity, suite.attacks.get(cell.attack)),
         seed=str(cell.seed),
         metric=metric,
-        state=record.state if record else "missing",
-        reason=" ".join(record.reason.split()) if record else "",
+        state=result.state,
+        reason=" ".join(record.reason.split()) if record else lacking,
         n=str(done.n) if done else "",
         hits=str(done.hits) if done else "",
         value=_percent(done and done.value),

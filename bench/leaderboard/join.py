@@ -51,7 +51,8 @@ class Join(NamedTuple):
 
         Args:
             cell: Ids of a measured cell with its ``eps``; ``average`` as dataset for a mean over datasets.
-            datasets: Over which ones; the paper's mean stands beside it only if it is over the same.
+            datasets: Over which ones; the paper's mean stands beside it only if it is over the same. Where the paper's
+                table prints means alone, the suite's datasets are taken to be its own.
 
         Raises:
             UserError: Several numbers stand for it.
@@ -59,6 +60,8 @@ class Join(NamedTuple):
         if cell["defense"] not in self.suite.tracks[cell["track"]].defenses:
             return None  # a submitted defense, which no paper has
         ids = self._translated(cell)
+        if ids["dataset"] not in self._datasets:
+            return None
         series = self.lines[self.lines["setting"] == ids["setting"]]
         for name in _COMPARED:
             series = series[series[name].isin([ids[name], ""])]
@@ -66,9 +69,13 @@ class Join(NamedTuple):
         if len(found) > 1:
             told = "; ".join(f"{line.row}, {line.column}" for line in found.itertuples())
             raise UserError(f"{self.where}.joined: {dict(cell)} stands for several published numbers: {told}")
-        if ids["dataset"] == AVERAGE and set(series["dataset"]) - {AVERAGE} != datasets:
+        if ids["dataset"] == AVERAGE and set(series["dataset"]) - {AVERAGE} not in (datasets, set[str]()):
             return None
         return next((Published(line.value, int(line.decimals), line.Index) for line in found.itertuples()), None)
+
+    @property
+    def _datasets(self) -> Set[str]:
+        return set(self.lines["dataset"])
 
     def unmeasured(self, found: Iterable[Published | None]) -> pd.DataFrame:
         """The published lines that are not among those ``found``."""

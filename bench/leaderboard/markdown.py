@@ -43,6 +43,7 @@ def markdown(pivot: Pivot, suite: Suite, found: dict[Place, Position], board: li
     lines = pivot.lines(lambda row, column: written(found[row, column], pivot.spec.decimals))
     body = tabulate(lines, pivot.header(), tablefmt="pipe", disable_numparse=True, colalign=pivot.sides())
     notes = [
+        *([f"**A rehearsal with random weights and {suite.limit} images per cell.**"] if suite.limit else []),
         *(f"**{sentence}**" for sentence in survivals(pivot, suite)),
         *(_reading(pivot), _published(pivot, found), _images(pivot), _threat_models(pivot)),
         *(_flags(pivot), signs.told(pivot.spec, found), _ranking(pivot, board)),

@@ -34,7 +34,7 @@ def evaluated_records(suite: Suite, paths: Paths) -> dict[Key, Record]:
         mend = f"mend it with: bench evaluate {track} {defense} {attack} --suite {paths.suite}"
         for path in sorted(paths.evaluated(track, defense, attack).glob("*.json")):
             record = parse_record(path.read_bytes(), str(path), mend)
-            _check(record, (defense, attack, path.stem), str(path), mend)
+            _check(record, (defense, attack, path.stem), suite.limit, str(path), mend)
             found[track, record.identity.cell] = record
     return found
 
@@ -45,7 +45,8 @@ def committed_records(suite: Suite, paths: Paths) -> dict[Key, Record]:
     for track, defense, attack in _groups(suite):
         path = _file(paths.records, track, defense, attack)
         for record in read_lines(path) if path.exists() else ():
-            _check(record, (defense, attack, record.identity.cell.name), str(path), "restore the file from git")
+            names = defense, attack, record.identity.cell.name
+            _check(record, names, suite.limit, str(path), "restore the file from git")
             found[track, record.identity.cell] = record
     return found
 
@@ -93,12 +94,13 @@ def _file(folder: Path, track: str, defense: str, attack: str) -> Path:
     return folder / track / defense / f"{attack}.jsonl"
 
 
-def _check(record: Record, expected: tuple[str, str, str], where: str, mend: str) -> None:
+def _check(record: Record, expected: tuple[str, str, str], limit: int | None, where: str, mend: str) -> None:
     cell = record.identity.cell
     if (cell.defense, cell.attack, cell.name) != expected:
         raise UserError(f"{where} holds the record of {cell.defense} under {cell.attack}, {cell.name}; {mend}")
-    if cell.limit is not None:
-        raise UserError(f"{where} was made with --limit {cell.limit}, which no table may show; {mend}")
+    if cell.limit != limit:
+        shown = "no table may show" if limit is None else f"is not this rehearsal's limit of {limit}"
+        raise UserError(f"{where} was made with --limit {cell.limit}, which {shown}; {mend}")
 
 
 def _kept(path: Path, made: list[Record]) -> list[Record]:

@@ -4,7 +4,7 @@ An image counts as robust only if every attack failed on it, so the worst case c
 """
 
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from bench.config import Metric, Suite
 from bench.errors import UserError
@@ -24,19 +24,26 @@ class Result(NamedTuple):
         record: The result; None if there is none.
         submission: Name of the submission that it is from, if any.
         stronger: Whether it is a submitted evaluation of a row by an attack of its own.
+        lacking: What of it is not implemented yet, for people; empty if all is.
     """
 
     track: str
     cell: Cell
-    metric: Metric
+    metric: Metric | Literal[""]
     record: Record | None
     submission: str = ""
     stronger: bool = False
+    lacking: str = ""
 
     @property
     def done(self) -> bool:
         """Whether there is a number."""
         return self.record is not None and self.record.state == "done"
+
+    @property
+    def state(self) -> str:
+        """What became of it."""
+        return self.record.state if self.record else "not_implemented" if self.lacking else "missing"
 
 
 class Scene(NamedTuple):
@@ -72,7 +79,8 @@ def worst_results(results: Sequence[Result]) -> list[Result]:
         group = [result for result in attacked if result.cell.seed == seed]
         if len(group) > 1:
             cell = group[0].cell.model_copy(update={"attack": WORST, "threat_model": "white_box"})
-            worst.append(Result(group[0].track, cell, "RA", _worst_record(group, cell)))
+            lacking = next((result.lacking for result in group if not result.done), "")
+            worst.append(Result(group[0].track, cell, "RA", _worst_record(group, cell), lacking=lacking))
     return worst
 
 
@@ -126,16 +134,12 @@ def _worst_record(group: Sequence[Result], cell: Cell) -> Record | None:
     done = [result.record for result in group if result.record is not None and result.done]
     undone = [result for result in group if not result.done]
     if len(done) > 1:
-        names = ", ".join(f"{result.cell.attack} ({_state(result)})" for result in undone)
+        names = ", ".join(f"{result.cell.attack} ({result.state})" for result in undone)
         return worst_case(done, cell).model_copy(update={"reason": f"without {names}" if names else ""})
     record = undone[0].record
     return record and record.model_copy(
         update={"identity": record.identity.model_copy(update={"cell": cell, "attack": "", "attack_options": {}})}
     )
-
-
-def _state(result: Result) -> str:
-    return "missing" if result.record is None else result.record.state
 
 
 def _hits_by_row(record: Record) -> dict[int, bool]:

@@ -18,8 +18,9 @@ from bench.evaluation.store import Store, key_of
 from bench.items import source_hash
 from bench.overview.models import artefact_of
 from bench.paths import Paths
+from bench.planned import Absent, reason_of
 
-Standing = Literal[State, "stored", "running", "partial", "stale"]
+Standing = Literal[State, "stored", "running", "partial", "stale", "not_implemented"]
 _RUNNING_WITHIN_S = 120.0
 
 
@@ -30,7 +31,8 @@ class CellState(NamedTuple):
         track: Which track asks for it.
         cell: Which number.
         state: That of its record, or ``stored`` (in the cell store, but its stage has not ended), ``running``,
-            ``partial`` (some images, and nobody at work), ``stale`` (made with other settings) or ``missing``.
+            ``partial`` (some images, and nobody at work), ``stale`` (made with other settings), ``missing``, or
+            ``not_implemented`` (needs something that the suite has as planned).
         reason: For people.
         images: How many images are done, while there is no record.
         key: Its key in the cell store, where that was needed.
@@ -51,8 +53,11 @@ class CellState(NamedTuple):
 
 def cell_states(suite: Suite, paths: Paths) -> list[CellState]:
     """Where every cell of the suite stands, in the suite's order."""
+    absent = Absent(suite)
     return [
-        _state(suite, track, cell, paths)
+        CellState(track, cell, "not_implemented", reason_of(lacking))
+        if (lacking := absent.cell(track, cell))
+        else _state(suite, track, cell, paths)
         for track, plan in suite.tracks.items()
         for defense in plan.defenses
         for attack in plan.attacks

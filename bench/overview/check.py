@@ -12,13 +12,15 @@ from bench.analyses.references import faults_of, name_faults
 from bench.backdoors.make import GateOptions, TrainOptions
 from bench.backdoors.steganography import SteganographyOptions
 from bench.clip.pretrain import WEIGHTS, recipe_of
-from bench.config import AnalysisSpec, CheckpointSpec, Metric, Suite, Track, parse
+from bench.config import AnalysisSpec, CheckpointSpec, Metric, Room, Suite, Track, parse
 from bench.errors import UserError, unknown
 from bench.items import Kind, item_options, load_item
 from bench.overview.base import check_base
 from bench.overview.fetched import Fetched
+from bench.overview.listing import used_items
 from bench.overview.tables import table_faults
 from bench.paths import Paths, paths_for
+from bench.planned import Absent
 
 
 def check_suite(suite: Suite, path: Path) -> list[str]:
@@ -38,6 +40,7 @@ class _Checker:
         self._suite, self._paths = suite, paths
         self._faults = list[str]()
         self._data = Fetched(suite, paths)
+        self._absent = Absent(suite).items
 
     def check(self) -> list[str]:
         metrics = dict[str, Metric]()
@@ -71,7 +74,21 @@ class _Checker:
         self._add(*table_faults(self._suite, metrics))
         for name, spec in self._suite.analyses.items():
             self._analysis(name, spec)
+        self._planned()
         return list(dict.fromkeys(self._faults))
+
+    def _planned(self) -> None:
+        """What is planned is named somewhere; a slip in it would otherwise hide."""
+        named: dict[Room, set[str]] = {
+            "architectures": {spec.base.get("architecture", "") for spec in self._suite.checkpoints.values()},
+            "backdoors": used_items(self._suite, "backdoors"),
+            "attacks": used_items(self._suite, "attacks"),
+            "defenses": used_items(self._suite, "defenses"),
+        }
+        for room, names in self._suite.planned.items():
+            for name in names:
+                if name not in named[room]:
+                    self._add(str(unknown("id that the suite names", name, named[room], f"planned.{room}")))
 
     def _steganography(self) -> None:
         """The options of ISSBA's networks, where a checkpoint has that trigger."""
@@ -82,9 +99,10 @@ class _Checker:
                     raise unknown("dataset", options.dataset, self._suite.datasets, self._at("steganography.dataset"))
 
     def _checkpoint(self, spec: CheckpointSpec, key: str) -> None:
-        with self._collected():
-            planned = [self._paths.pretrained(name) / WEIGHTS for name in self._suite.pretraining]
-            check_base(spec.base, self._at(f"{key}.base"), planned)
+        if ("architectures", spec.base.get("architecture", "")) not in self._absent:
+            with self._collected():
+                planned = [self._paths.pretrained(name) / WEIGHTS for name in self._suite.pretraining]
+                check_base(spec.base, self._at(f"{key}.base"), planned)
         self._item("backdoors", spec.trigger, spec.trigger_options, f"{key}.trigger", f"{key}.trigger_options")
         with self._collected():
             parse(TrainOptions, spec.train, self._at(f"{key}.train"))
@@ -137,7 +155,9 @@ class _Checker:
                 self._add(*self._data.has_class(dataset, spec.target, f"{key}.datasets ({attack} on {checkpoint})"))
 
     def _item(self, kind: Kind, name: str, options: object, named_at: str, options_at: str) -> Any:
-        """The item's module with its options checked; None, and a fault, where it cannot be loaded."""
+        """The item's module with its options checked; None where it is planned, or (a fault) cannot be loaded."""
+        if (kind, name) in self._absent:
+            return None
         module = None
         with self._collected():
             try:

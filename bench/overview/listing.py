@@ -5,7 +5,7 @@ import inspect
 import re
 import textwrap
 from collections.abc import Iterable
-from importlib import metadata, util
+from importlib import util
 from pathlib import Path
 from typing import Any, get_args
 
@@ -17,7 +17,7 @@ from rich.table import Table
 
 from bench.config import Options, Suite, models_in
 from bench.errors import unknown
-from bench.items import Kind, item_ids, load_item
+from bench.items import Kind, item_ids, load_item, offered
 from bench.progress import console
 
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -150,8 +150,8 @@ def _type_of(field: FieldInfo) -> str:
 
 def _docstring(kind: Kind, name: str) -> str:
     """An item's docstring, read from its file: importing every item would take seconds."""
-    points = metadata.entry_points(group=f"bench.{kind}", name=name)
-    spec = util.find_spec(next((point.module for point in points), f"bench.{kind}.{name}"))
+    point = offered(kind).get(name)
+    spec = util.find_spec(point.module if point else f"bench.{kind}.{name}")
     if spec is None or spec.origin is None:
         return ""
     return ast.get_docstring(ast.parse(Path(spec.origin).read_text("utf-8"))) or ""

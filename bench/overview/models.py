@@ -9,6 +9,7 @@ import yaml
 from bench.config import Suite
 from bench.evaluation.record import Cell
 from bench.paths import Paths
+from bench.planned import Absent, reason_of
 
 
 class Made(NamedTuple):
@@ -23,7 +24,7 @@ class Made(NamedTuple):
     """
 
     name: str
-    state: Literal["present", "missing", "begun", "diverged", "attack_failed"]
+    state: Literal["present", "missing", "begun", "diverged", "attack_failed", "not_implemented"]
     reason: str = ""
     gate: str = ""
     command: str = ""
@@ -36,13 +37,22 @@ class Made(NamedTuple):
 
 def checkpoint_states(suite: Suite, paths: Paths) -> dict[str, Made]:
     """Where each checkpoint stands."""
-    return {name: _checkpoint(paths, name) for name in suite.checkpoints}
+    absent = Absent(suite)
+    return {
+        name: _planned(f"checkpoint {name}", lacking)
+        if (lacking := absent.checkpoint(name))
+        else _checkpoint(paths, name)
+        for name in suite.checkpoints
+    }
 
 
 def defense_states(suite: Suite, paths: Paths) -> dict[tuple[str, str, str], Made]:
     """Where each defense stands, by track, defense and checkpoint."""
+    absent = Absent(suite)
     return {
-        (track, defense, checkpoint): _defended(paths, track, defense, checkpoint)
+        (track, defense, checkpoint): _planned(f"{track}: {defense} on {checkpoint}", lacking)
+        if (lacking := absent.checkpoint(checkpoint) + absent.defense(track, defense))
+        else _defended(paths, track, defense, checkpoint)
         for track, plan in suite.tracks.items()
         for defense in plan.defenses
         for checkpoint in plan.checkpoints
@@ -80,6 +90,10 @@ def artefact_of(suite: Suite, paths: Paths, track: str, cell: Cell) -> Path | No
     # Which of the two names an artefact has depends on what its defense tunes on; a folder holds one kind only.
     places = [folder / f"{scope}.seed{cell.seed}" / "artefact.json" for scope in (dataset, "any")]
     return next((place for place in places if place.exists()), None)
+
+
+def _planned(label: str, lacking: list[str]) -> Made:
+    return Made(label, "not_implemented", reason_of(lacking))
 
 
 def _checkpoint(paths: Paths, name: str) -> Made:

@@ -3,17 +3,17 @@
 from collections.abc import Iterator
 from functools import cache
 from itertools import groupby
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from bench.backdoors.make import TrainOptions
 from bench.clip.model import Base
-from bench.config import Suite, parse
+from bench.config import Options, Suite, parse
 from bench.defenses.artefact import Part, parts_of
 from bench.items import item_options, load_item
 from bench.overview.cells import CellState, cell_states
 from bench.overview.meter import Meter
 from bench.overview.models import checkpoint_states, defense_states
-from bench.overview.work import Sizes, seen_images, work_of
+from bench.overview.work import Sizes, Work, seen_images, work_of
 from bench.paths import Paths
 
 
@@ -43,6 +43,7 @@ class Reckoner:
     def __init__(self, suite: Suite, paths: Paths, meter: Meter, survivors: float) -> None:
         """Measure nothing yet; the arguments are those of ``estimate``."""
         self._suite, self._paths, self._meter, self._survivors = suite, paths, meter, survivors
+        self._attack = cache(self._opened)
         self._passes, self._pair_s = cache(meter.passes), cache(meter.pair_s)
         self.notes = list[str]()
         self._sizes = Sizes(suite, paths, self.notes)
@@ -50,6 +51,8 @@ class Reckoner:
     def checkpoints(self) -> Iterator[Line]:
         """One line per checkpoint."""
         for name, made in checkpoint_states(self._suite, self._paths).items():
+            if made.state == "not_implemented":
+                continue
             spec, seconds = self._suite.checkpoints[name], 0.0
             if spec.trigger != "none" and not made.ended:
                 options = parse(TrainOptions, spec.train, f"{self._paths.suite}: checkpoints.{name}.train")
@@ -61,7 +64,9 @@ class Reckoner:
         """One line per track and defense."""
         states = defense_states(self._suite, self._paths)
         for (track, defense), group in groupby(states, lambda key: key[:2]):
-            places = list(group)
+            places = [place for place in group if states[place].state != "not_implemented"]
+            if not places:
+                continue
             left = [place[2] for place in places if not states[place].ended]
             where = f"{self._paths.suite}: tracks.{track}.defenses.{defense}"
             parts = parts_of(self._suite.tracks[track], defense, where)
@@ -70,7 +75,7 @@ class Reckoner:
 
     def attacks(self) -> Iterator[Line]:
         """One line per track and attack."""
-        states = cell_states(self._suite, self._paths)
+        states = [state for state in cell_states(self._suite, self._paths) if state.state != "not_implemented"]
         for track, plan in self._suite.tracks.items():
             for attack in plan.attacks:
                 cells = [state for state in states if (state.track, state.cell.attack) == (track, attack)]
@@ -103,20 +108,29 @@ class Reckoner:
             seconds += images * speed.once_s + seen * speed.seen_s
         return seconds * len(self._suite.protocol.seeds)
 
-    def _attack_s(self, state: CellState) -> float:
-        """What is left of one cell."""
+    def work_left(self, state: CellState) -> tuple[int, Work] | None:
+        """What is left of one cell: how many images, and what is done with each; None where that does not show."""
         cell, spec = state.cell, self._suite.attacks[state.cell.attack]
-        method = self._suite.method_of(cell.attack)
-        module = load_item("attacks", method, f"{self._paths.suite}: attacks")
-        options = item_options(module, spec.options, f"{self._paths.suite}: attacks.{cell.attack}.options")
+        method, (module, options) = self._suite.method_of(cell.attack), self._attack(cell.attack)
         classes = len(self._sizes.task(cell.dataset).class_names)
         work = work_of(method, module, options, classes, self._survivors, len(spec.surrogates))
         if work is None:
             self.notes.append(f"Attack '{cell.attack}' does not show its passes per image; it is left out.")
+            return None
+        return max(0, self._sizes.images(cell.dataset, cell.split, spec.sample(cell.dataset)) - state.images), work
+
+    def _attack_s(self, state: CellState) -> float:
+        left = self.work_left(state)
+        if left is None:
             return 0.0
-        speed = self._passes(self._architecture(cell.checkpoint), self._suite.protocol.batch_size)
-        images = max(0, self._sizes.images(cell.dataset, cell.split, spec.sample(cell.dataset)) - state.images)
+        images, work = left
+        speed = self._passes(self._architecture(state.cell.checkpoint), self._suite.protocol.batch_size)
         return images * (work.forwards * speed.forward_s + work.gradients * speed.gradient_s)
+
+    def _opened(self, attack: str) -> tuple[Any, Options]:
+        module = load_item("attacks", self._suite.method_of(attack), f"{self._paths.suite}: attacks")
+        options = self._suite.attacks[attack].options
+        return module, item_options(module, options, f"{self._paths.suite}: attacks.{attack}.options")
 
     def _architecture(self, checkpoint: str) -> str:
         where = f"{self._paths.suite}: checkpoints.{checkpoint}.base"

@@ -28,6 +28,8 @@ def show_status(suite: Suite, paths: Paths, out: Console = console) -> bool:
     states = cell_states(suite, paths)
     models = [*checkpoint_states(suite, paths).values(), *defense_states(suite, paths).values()]
     out.print(_counts(states))
+    planned = [model for model in models if model.state == "not_implemented"]
+    models = [model for model in models if model not in planned]
     ready = sum(model.state == "present" for model in models)
     out.print(f"\n{ready} of {len(models)} checkpoints and tuned defenses are ready", highlight=False)
     for model in models:
@@ -35,7 +37,7 @@ def show_status(suite: Suite, paths: Paths, out: Console = console) -> bool:
             _line(out, model.state, "", model.command or model.name)
         if model.gate or model.reason:
             _detail(out, model.gate or model.reason)
-    undone = [state for state in states if state.state not in ("done", "not_applicable")]
+    undone = [state for state in states if state.state not in ("done", "not_applicable", "not_implemented")]
     out.print(f"\n{len(undone)} of {len(states)} cells are not done", highlight=False)
     for group in _groups(undone, paths):
         first, count = group[0], f"{len(group)} cell{'s' * (len(group) > 1)}"
@@ -43,6 +45,8 @@ def show_status(suite: Suite, paths: Paths, out: Console = console) -> bool:
         for state in group if first.state != "missing" else ():
             told = ", ".join(part for part in (f"{state.images} images" * bool(state.images), state.reason) if part)
             _detail(out, f"{state.cell.name}: {told}")
+    for reason, count in Counter(model.reason for model in planned).items():
+        out.print(f"{count} checkpoints and defenses: {escape(reason)}", highlight=False)
     ages = [age for path in unattributed(paths, states) if (age := seconds_since_change(path)) is not None]
     if ages:
         out.print(f"\n{len(ages)} unfinished cells belong to other suites, older settings or --limit", highlight=False)

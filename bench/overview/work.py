@@ -1,15 +1,18 @@
 """How much work the parts of a suite are, in passes through a model; what ``estimate`` multiplies speeds with."""
 
+from functools import cache
 from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
 from bench.clip.defended import PLACEHOLDER, Task
 from bench.config import Options, Suite
+from bench.datasets.archives.source import Source
 from bench.datasets.halves import base_classes, part_of
 from bench.datasets.store import Manifest, read_manifest
 from bench.defenses.artefact import task_of
 from bench.errors import UserError
+from bench.items import item_options, load_item
 from bench.paths import Paths
 
 _CLASSES, _IMAGES, _PAIRS = 10, 1_000, 10_000
@@ -60,21 +63,32 @@ def seen_images(options: Options, images: int) -> int | None:
 
 
 class Sizes:
-    """Sizes of a suite's datasets, from their manifests; usual ones, and a note, where they are not fetched yet."""
+    """Sizes of a suite's datasets.
+
+    From their manifests; where they are not fetched yet, what their files declare of them; and where these declare
+    nothing, usual sizes.
+    """
 
     def __init__(self, suite: Suite, paths: Paths, notes: list[str]) -> None:
         """Look nothing up yet; ``notes`` is added to."""
         self._suite, self._paths, self._notes = suite, paths, notes
+        # There are thousands of cells, and few datasets.
+        self.stated, self._manifest = cache(self._stated), cache(self._read)
 
     def task(self, dataset: str) -> Task:
         """The classes."""
         manifest = self._manifest(dataset)
-        return task_of(manifest) if manifest else Task((PLACEHOLDER,) * _CLASSES, "{}")
+        return (
+            task_of(manifest) if manifest else Task((PLACEHOLDER,) * (self.stated(dataset).classes or _CLASSES), "{}")
+        )
 
     def images(self, dataset: str, split: str, most: int | None = None) -> int:
         """Images of a split or of half of one, or of the sample that is taken of them."""
         manifest = self._manifest(dataset)
-        count, part = _IMAGES, part_of(manifest, split) if manifest else None
+        part = part_of(manifest, split) if manifest else None
+        whole = split.removesuffix("_base").removesuffix("_new")
+        # Of a half, about half of the images.
+        count = self.stated(dataset).counts.get(whole, _IMAGES) // (1 if whole == split else 2)
         if manifest and part and part.split in manifest.splits:
             count = sum(manifest.splits[part.split].per_class[part.classes.start : part.classes.stop])
         return count if most is None else min(count, most)
@@ -82,8 +96,9 @@ class Sizes:
     def labelled(self, dataset: str, shots: int, classes: str = "all") -> int:
         """Images that a defense tunes on, of all classes or of the ``base`` classes."""
         manifest = self._manifest(dataset)
-        known = base_classes(manifest) if manifest and classes == "base" else self.task(dataset).class_names
-        return shots * len(known)
+        if manifest:
+            return shots * len(base_classes(manifest) if classes == "base" else manifest.description.class_names)
+        return shots * len(self.task(dataset).class_names) // (2 if classes == "base" else 1)
 
     def pairs(self, dataset: str, most: int | None = None) -> int:
         """Image-caption pairs."""
@@ -91,11 +106,20 @@ class Sizes:
         count = manifest.splits["train"].count if manifest else self._suite.datasets[dataset].get("pairs", _PAIRS)
         return count if most is None else min(count, most)
 
-    def _manifest(self, dataset: str) -> Manifest | None:
+    def _stated(self, dataset: str) -> Source:
+        """What the dataset's file declares; an empty declaration where it is made here."""
+        module = load_item("datasets", dataset, f"{self._paths.suite}: datasets")
+        if not hasattr(module, "source"):
+            return Source("", (), "", "", redistribution=True)
+        return module.source(item_options(module, self._suite.datasets[dataset], f"{self._paths.suite}: datasets"))
+
+    def _read(self, dataset: str) -> Manifest | None:
         try:
             return read_manifest(self._paths.data, dataset)
         except (UserError, ValidationError):
-            assumed = f"{_CLASSES} classes, {_IMAGES:,} images or {_PAIRS:,} pairs"
+            stated = self.stated(dataset).counts
+            usual = f"{_CLASSES} classes, {_IMAGES:,} images or {_PAIRS:,} pairs"
+            assumed = "the sizes that its publisher states" if stated else usual
             note = f"'{dataset}' is not fetched; {assumed} are assumed (`bench fetch {dataset}` first tells more)"
             self._notes.append(note)
             return None
