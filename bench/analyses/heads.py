@@ -7,12 +7,9 @@ adds to the worth, averaged over orders in which the heads may join; the values 
 paper names neither the attacked model nor the number of orders, nor what takes the place of a head that is left out.
 """
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from itertools import pairwise, permutations
-from typing import Any, NamedTuple
+from collections.abc import Collection, Iterator
+from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import pandas as pd
 import torch
 from matplotlib.axes import Axes
@@ -26,18 +23,14 @@ from bench.analyses.contract import Source
 from bench.analyses.models import load_models, open_sample
 from bench.analyses.pixels import from_pixel_lines, pixel_lines
 from bench.analyses.references import AttackReference, ImageReference, ModelReference
+from bench.analyses.shapley import Coalition, Floats, orders_of, prefixes, shapley
 from bench.analyses.towers import check_towers
 from bench.clip.classifier import scaled_cosine
 from bench.clip.staged import ImageEdits, StagedCLIP
 from bench.defenses.artefact import task_of
 from bench.progress import track
-from bench.randomness import generator
 
-Coalition = frozenset[int]
-Floats = npt.NDArray[np.float64]
 _BATCH = 64
-# 720 orders of at most 57 coalitions; ViT-B/32's twelve heads would have 4,096 coalitions.
-_ALL_ORDERS = 6
 
 
 class Options(ImageReference):
@@ -58,13 +51,6 @@ class Options(ImageReference):
     attack: AttackReference
     orders: int = Field(default=50, gt=1)
     shown: int = Field(default=0, ge=0)
-
-
-class Shapley(NamedTuple):
-    """Values of all players, and their standard errors over images and, if not every order was tried, over orders."""
-
-    values: Floats
-    errors: Floats
 
 
 def measure(source: Source, options: Options) -> pd.DataFrame:
@@ -101,37 +87,6 @@ def heads_of(staged: StagedCLIP) -> int:
     """Number of heads of the first block."""
     count: int = staged.image_blocks[0].attn.num_heads
     return count
-
-
-def orders_of(players: int, count: int, seed: int) -> list[tuple[int, ...]]:
-    """All orders of few players, else ``count`` random ones."""
-    if players <= _ALL_ORDERS:
-        return list(permutations(range(players)))
-    stream = generator(seed)
-    return [tuple(torch.randperm(players, generator=stream).tolist()) for _ in range(count)]
-
-
-def prefixes(order: Sequence[int]) -> list[Coalition]:
-    """The coalitions on the way from nobody to everybody."""
-    return [frozenset(order[:size]) for size in range(len(order) + 1)]
-
-
-def shapley(orders: Sequence[Sequence[int]], worth: Mapping[Coalition, Floats]) -> Shapley:
-    """What each player adds to the worth of those before it, averaged over ``orders`` and images.
-
-    Args:
-        orders: As ``orders_of`` gives them.
-        worth: Of every coalition on the way, for each image ``(n,)``.
-    """
-    added = np.empty((len(orders), len(orders[0]), len(worth[frozenset()])))
-    for row, order in enumerate(orders):
-        for player, (before, after) in zip(order, pairwise(prefixes(order)), strict=True):
-            added[row, player] = worth[after] - worth[before]
-    by_image, by_order = added.mean(axis=0), added.mean(axis=2)
-    variances = by_image.var(axis=1) / by_image.shape[1]
-    if len(orders[0]) > _ALL_ORDERS:
-        variances += by_order.var(axis=0, ddof=1) / len(orders)
-    return Shapley(by_image.mean(axis=1), np.sqrt(variances))
 
 
 @torch.no_grad()

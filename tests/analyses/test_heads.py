@@ -10,9 +10,9 @@ from torch.nn import functional
 
 from bench.analyses import heads
 from bench.analyses.contract import Source
-from bench.analyses.heads import Coalition, Floats, orders_of, prefixes, shapley
 from bench.analyses.models import Loaded, Sample, load_models
 from bench.analyses.references import ModelReference
+from bench.analyses.shapley import Coalition, Floats, orders_of, prefixes, shapley
 from bench.analyses.towers import modules_of, take_over
 from bench.clip.model import build
 from bench.clip.staged import StagedCLIP
