@@ -354,16 +354,13 @@ def verify(
 @app.command()
 def pretrain(name: str, suite: SuiteOption = DEFAULT_SUITE) -> None:
     """Train a small CLIP from scratch, such as those that ship with the package."""
-    from bench.clip.pretrain import PretrainOptions, pretrain_to
-    from bench.config import parse
+    from bench.clip.pretrain import pretrain_to
 
     paths, loaded = _open(suite)
     _known("pretraining", name, loaded.pretraining)
-    spec = loaded.pretraining[name]
-    options = parse(PretrainOptions, spec.options, f"{suite}: pretraining.{name}.options")
     with _training_may_diverge():
-        card = pretrain_to(paths.pretrained(name), spec.architecture, options)
-    accuracies = ", ".join(f"{dataset} {splits['test']:.1f}" for dataset, splits in card.zero_shot.items())
+        card = pretrain_to(paths.pretrained(name), loaded.pretraining[name], paths.data, f"{suite}: pretraining.{name}")
+    accuracies = ", ".join(f"{dataset} {splits['test']:.1f}" for dataset, splits in card.zero_shot.items() if splits)
     _console.print(f"{name}: zero-shot accuracy {accuracies}; {paths.pretrained(name)}", highlight=False)
 
 

@@ -76,10 +76,12 @@ class PretrainingSpec(Options):
 
     Attributes:
         architecture: Which one.
-        options: Its recipe (``bench.clip.pretrain.PretrainOptions``).
+        pairs: Dataset of image-caption pairs to train on; the rendered world and the digits if not given.
+        options: Its recipe (``PretrainOptions`` there, or for pairs ``bench.clip.pretrain_pairs.PairsOptions``).
     """
 
     architecture: str
+    pairs: str = ""
     options: dict[str, Any] = {}
 
 
@@ -199,8 +201,12 @@ class TableSpec(Options):
         rows: What names a row.
         columns: What names a column.
         average: Add a column with the mean over the others, where a row has all of them.
+        mean_over: What the cells of one position may differ in, such as the dataset; it shows their mean.
+        gaps: From an attack to another one: add a column with how many points the first lies above the second, such as
+            what a model seems to hold where the attacker sees the undefended one only.
         decimals: Decimals of percentages, as in the paper.
         names: How ids are written in the table.
+        above: For a defense, those that the paper has below it under attack; the notes tell where that is not so.
         published: The paper's table that it mirrors, as ``rvpt/table_1``; empty for none.
         joined: For an id of the suite, the published ids that stand for it where they are not what the suite says, such
             as ``{rvpt_wotc: {setting: target_class=absent}}``; see ``bench/leaderboard/join.py``.
@@ -212,8 +218,11 @@ class TableSpec(Options):
     rows: tuple[Column, ...]
     columns: tuple[Column, ...]
     average: bool = False
+    mean_over: tuple[Column, ...] = ()
+    gaps: dict[str, str] = {}
     decimals: int = 1
     names: dict[str, str] = {}
+    above: dict[str, tuple[str, ...]] = {}
     published: str = Field(default="", pattern=r"^$|^[a-z0-9_]+/[a-z0-9_]+$")
     joined: dict[str, dict[PublishedId, str]] = {}
 
@@ -341,6 +350,9 @@ def _check_references(suite: Suite, where: str) -> None:
         if name not in known:
             faults.append(str(unknown(kind, name, known, f"{where}: {key}")))
 
+    for name, pretraining in suite.pretraining.items():
+        if pretraining.pairs:
+            check("dataset", pretraining.pairs, suite.datasets, f"pretraining.{name}.pairs")
     for name, checkpoint in suite.checkpoints.items():
         for key in ("dataset", "pairs") if checkpoint.trigger != "none" else ():
             check("dataset", getattr(checkpoint, key), suite.datasets, f"checkpoints.{name}.{key}")
@@ -367,5 +379,8 @@ def _check_references(suite: Suite, where: str) -> None:
     for name, table in suite.tables.items():
         for track in table.tracks:
             check("track", track, suite.tracks, f"tables.{name}.tracks")
+        known = {id_ for track in table.tracks if track in suite.tracks for id_ in suite.tracks[track].defenses}
+        for defense in (*table.above, *(below for others in table.above.values() for below in others)):
+            check("defense", defense, known, f"tables.{name}.above")
     if faults:
         raise UserError("\n".join(faults))

@@ -1,10 +1,12 @@
-"""What the class token attends to in the last block, on a clean and on a triggered image (RVPT, figure 5).
+"""What the class token attends to: in the last block with and without a trigger (RVPT, figure 5), or in the first one.
 
-The weights are computed again from the block's queries and keys, averaged over heads. Patches are drawn over the image;
-prompts, which have no place in it, as a strip below. The paper shows maps without numbers; here every share is told.
+R-Adapt's figures 3 (b), 13 and 14 show the first block, on clean images. The weights are computed again from the
+block's queries and keys, averaged over heads. Patches are drawn over the image; prompts, which have no place in it, as
+a strip below. The papers show maps without numbers; here every share is told.
 """
 
 from collections.abc import Iterator
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -19,28 +21,31 @@ from torch import Tensor
 
 from bench.analyses import style
 from bench.analyses.contract import Source
-from bench.analyses.models import Opened, open_models, open_sample
+from bench.analyses.models import Opened, Sample, open_models, open_sample
 from bench.analyses.perturbations import Planted
 from bench.analyses.pixels import from_pixel_lines, pixel_lines
 from bench.analyses.references import ImageReference, ModelReference
 from bench.clip.defended import DefendedCLIP
 from bench.clip.staged import Trace
 
+End = Literal["first", "last"]
 _COLOURS = "YlOrRd"
 
 
 class Options(ImageReference):
-    """Which image and which models.
+    """Which images and which models.
 
     Attributes:
-        row: Place of the image in its split.
+        rows: Places of the images in their split.
         models: By the name of their column.
-        trigger: The trigger on the second image.
+        block: Which block.
+        trigger: Show every image a second time, with this trigger; not, if not given.
     """
 
-    row: int = Field(default=0, ge=0)
+    rows: tuple[int, ...] = Field(default=(0,), min_length=1)
     models: dict[str, ModelReference] = Field(min_length=1)
-    trigger: Planted
+    block: End = "last"
+    trigger: Planted | None = None
 
 
 def measure(source: Source, options: Options) -> pd.DataFrame:
@@ -49,11 +54,8 @@ def measure(source: Source, options: Options) -> pd.DataFrame:
     ``part`` is ``class token``, ``patches`` or ``prompts``, with the token's ``place`` there and its ``weight``; or
     ``image``, with ``place`` counting the lines of ``pixels``.
     """
-    sample = open_sample(source, options).only(options.row, f"{source.where}.options.row")
-    versions = {
-        "clean": next(sample.batches()),
-        "triggered": next(sample.batches(options.trigger.open(source).apply)),
-    }
+    sample = open_sample(source, options)
+    versions = dict(_versions(source, sample, options))
     pixels = [
         {"version": version, "part": "image", "place": place, "pixels": line}
         for version, images in versions.items()
@@ -63,56 +65,71 @@ def measure(source: Source, options: Options) -> pd.DataFrame:
         {"model": model.name, "version": version, "part": part, "place": place, "weight": weight}
         for model in open_models(source, options.models, sample)
         for version, images in versions.items()
-        for part, place, weight in _parts(model, class_attention(model.defended, images)[0])
+        for part, place, weight in _parts(model, class_attention(model.defended, images, options.block)[0])
     ]
     columns = ["model", "version", "part", "place", "weight", "pixels"]
     return pd.DataFrame([*pixels, *weights], columns=columns)
 
 
 @torch.no_grad()
-def class_attention(model: DefendedCLIP, images: Tensor) -> Tensor:
-    """How much the class token attends to every token in the last block, mean over heads.
+def class_attention(model: DefendedCLIP, images: Tensor, end: End = "last") -> Tensor:
+    """How much the class token attends to every token, mean over heads.
 
     Args:
         model: Any defended CLIP.
         images: ``(n, 3, h, w)`` in [0,1].
+        end: In which block.
 
     Returns:
         ``(n, tokens)``: class token, patches, then prompts where there are some; each row sums to 1.
     """
-    trace, block = Trace(), model.staged.image_blocks[-1]
+    trace, blocks = Trace(), model.staged.image_blocks
     model.image(images, trace)
-    assert trace.last_input is not None
-    query, key, _ = model.staged.query_key_value(block, trace.last_input)
-    heads = block.attn.num_heads
-    query, key = (part.unflatten(-1, (heads, -1)).transpose(1, 2) for part in (query[:, :1], key))
-    return torch.softmax(query @ key.transpose(-1, -2) / query.shape[-1] ** 0.5, dim=-1).mean(dim=1)[:, 0]
+    block, entering = (blocks[0], trace.first_input) if end == "first" else (blocks[-1], trace.last_input)
+    assert entering is not None
+    return model.staged.attention_weights(block, entering).mean(dim=1)[:, 0]
 
 
 def draw(frame: pd.DataFrame, options: Options) -> Figure:
-    """One row for each version of the image: the image itself, then the map of each model."""
-    del options
+    """One row for each version of an image: the image itself, then the map of each model."""
     weights, models = frame[frame["part"] != "image"], list(frame["model"].dropna().unique())
-    picture = style.figure(0.7 + 1.9 * (1 + len(models)), 5.4)
-    axes = picture.subplots(4, 1 + len(models), squeeze=False, height_ratios=[1, 0.1, 1, 0.1])
+    versions, prompted = list(frame["version"].unique()), bool((frame["part"] == "prompts").any())
+    strips = 2 if prompted else 1
+    picture = style.figure(0.7 + 1.9 * (1 + len(models)), 0.2 + (2.6 if prompted else 2.1) * len(versions))
+    ratios = [1, 0.1][:strips] * len(versions)
+    axes = picture.subplots(strips * len(versions), 1 + len(models), squeeze=False, height_ratios=ratios)
     # One scale for all maps, or a flat one would look as sharp as a peaked one.
     scale = Normalize(0, float(weights["weight"].max()))
-    for row, version in enumerate(("clean", "triggered")):
+    for place, version in enumerate(versions):
         image = from_pixel_lines(frame.loc[(frame["part"] == "image") & (frame["version"] == version), "pixels"])
-        style.show(axes[2 * row, 0], image)
-        axes[2 * row, 0].set_title(f"{version} image")
-        axes[2 * row + 1, 0].set_axis_off()
+        first, second = axes[strips * place], axes[strips * (place + 1) - 1]
+        style.show(first[0], image)
+        first[0].set_title(version)
+        if prompted:
+            second[0].set_axis_off()
         for column, model in enumerate(models, start=1):
             found = weights[(weights["model"] == model) & (weights["version"] == version)]
             shares = {str(part): 100 * share for part, share in found.groupby("part")["weight"].sum().items()}
-            _draw_map(axes[2 * row, column], image, found, scale)
-            axes[2 * row, column].set_title(model)
-            axes[2 * row, column].set_xlabel(f"patches {shares['patches']:.0f} %")
-            _draw_prompts(axes[2 * row + 1, column], found, scale)
-            axes[2 * row + 1, column].set_xlabel(f"prompts {shares.get('prompts', 0):.0f} %")
+            _draw_map(first[column], image, found, scale)
+            first[column].set_title(model)
+            first[column].set_xlabel(f"patches {shares['patches']:.0f} %")
+            if prompted:
+                _draw_prompts(second[column], found, scale)
+                second[column].set_xlabel(f"prompts {shares.get('prompts', 0):.0f} %")
     bar = picture.colorbar(ScalarMappable(scale, _COLOURS), ax=axes, shrink=0.5, aspect=30)
-    bar.set_label("attention of the class token")
+    bar.set_label(f"attention of the class token, {options.block} block")
     return picture
+
+
+def _versions(source: Source, sample: Sample, options: Options) -> Iterator[tuple[str, Tensor]]:
+    """Each image by the name of its row in the picture, and again with the trigger."""
+    change = None if options.trigger is None else options.trigger.open(source).apply
+    for place, row in enumerate(options.rows):
+        one = sample.only(row, f"{source.where}.options.rows.{place}")
+        name = f"image {row}"
+        yield name, next(one.batches())
+        if change is not None:
+            yield f"{name}, triggered", next(one.batches(change))
 
 
 def _parts(model: Opened, weights: Tensor) -> Iterator[tuple[str, int, float]]:

@@ -13,8 +13,8 @@ from bench.analyses.perturbations import Change
 from bench.analyses.references import ImageReference, ModelReference
 from bench.backdoors.checkpoint import Checkpoint, load_checkpoint
 from bench.clip.classifier import Classifier
-from bench.clip.defended import DefendedCLIP
-from bench.clip.staged import Trace
+from bench.clip.defended import DefendedCLIP, Task
+from bench.clip.staged import StagedCLIP, Trace
 from bench.config import parse
 from bench.datasets.sampling import even_sample
 from bench.datasets.store import Manifest, Split, open_split, read_manifest
@@ -67,8 +67,33 @@ class Sample(NamedTuple):
         return self._replace(rows=[row], labels=self.split.targets([row]))
 
 
+class Loaded(NamedTuple):
+    """One defended model.
+
+    Attributes:
+        name: How the analysis calls it.
+        defended: The model.
+        checkpoint: What it was made from.
+        template: Class prompt that takes the place of a dataset's; empty if none does.
+    """
+
+    name: str
+    defended: DefendedCLIP
+    checkpoint: Checkpoint
+    template: str
+
+    @property
+    def undefended(self) -> DefendedCLIP:
+        """The checkpoint without the defense."""
+        return DefendedCLIP(StagedCLIP(self.checkpoint.clip))
+
+    def opened(self, task: Task) -> "Opened":
+        """The model as a classifier for ``task``."""
+        return Opened(self.name, self.defended, self.defended.classifier(task), self.checkpoint)
+
+
 class Opened(NamedTuple):
-    """One defended model, ready for use.
+    """One defended model as a classifier, ready for use.
 
     Attributes:
         name: How the analysis calls it.
@@ -118,22 +143,37 @@ def open_sample(source: Source, reference: ImageReference) -> Sample:
 
 
 def open_models(source: Source, models: Mapping[str, ModelReference], sample: Sample) -> Iterator[Opened]:
-    """The models that an analysis names, opened one after the other.
+    """The models that an analysis names as classifiers of the sample's dataset, opened one after the other.
+
+    Raises:
+        UserError: As ``load_models``.
+    """
+    for model in load_models(source, models, sample.manifest.dataset):
+        yield model.opened(task_of(sample.manifest, model.template))
+
+
+def load_models(source: Source, models: Mapping[str, ModelReference], dataset: str) -> Iterator[Loaded]:
+    """The models that an analysis names, loaded one after the other.
 
     A backdoor that failed its strength gate is told in the name, for no defense may be credited on it.
+
+    Args:
+        source: Where the models are.
+        models: By the name that the analysis shows.
+        dataset: What they are meant for where they name none.
 
     Raises:
         UserError: A checkpoint or a defense has not been made, or its training diverged.
     """
     for name, reference in track(models.items(), source.name):
-        folder, parts = artefact_of(source, reference, sample.manifest.dataset)
+        folder, parts = artefact_of(source, reference, dataset)
         loaded = load_checkpoint(source.paths.checkpoint(reference.checkpoint))
         card, defended = load_artefact(folder, parts, loaded)
         if defended is None:
             raise UserError(f"{source.where}: model '{name}' diverged in training: {card.reason}")
         gate = loaded.card.gate
         failed = " (attack failed)" if gate is not None and not gate.passed else ""
-        yield Opened(name + failed, defended, defended.classifier(task_of(sample.manifest, card.template)), loaded)
+        yield Loaded(name + failed, defended, loaded, card.template)
 
 
 def read_card(source: Source, reference: ModelReference, dataset: str) -> ArtefactCard:

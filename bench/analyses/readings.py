@@ -12,7 +12,20 @@ from bench.errors import UserError, unknown
 from bench.leaderboard.verify import read_cells
 
 # What a figure needs to know of a cell.
-COLUMNS = ["defense", "checkpoint", "metric", "seed", "state", "n", "hits", "value", "low", "high"]
+COLUMNS = [
+    "defense",
+    "checkpoint",
+    "metric",
+    "attack",
+    "threat_model",
+    "seed",
+    "state",
+    "n",
+    "hits",
+    "value",
+    "low",
+    "high",
+]
 
 
 def readings(
@@ -24,11 +37,11 @@ def readings(
         source: Where ``cells.csv`` is.
         reference: Which cells.
         defenses: Ids of the defenses.
-        metrics: Such as ``ASR`` and ``CA``.
+        metrics: Such as ``ASR`` and ``CA``; robust accuracy needs the reference's attacks too.
         key: Where the reference stands among the options, for messages.
 
     Raises:
-        UserError: ``cells.csv`` is missing or damaged, or lacks a defense on a checkpoint.
+        UserError: ``cells.csv`` is missing or damaged, or lacks a defense on a checkpoint, or such a cell of an attack.
     """
     cells, wanted = read_cells(source.paths.boards / "cells.csv"), list(defenses)
     checkpoints = reference.checkpoints_in(source.suite)
@@ -40,11 +53,16 @@ def readings(
         & cells["defense"].isin(wanted)
         & cells["metric"].isin(list(metrics))
         # The worst case over attacks repeats what is told already.
-        & (cells["threat_model"] == "none")
+        & ((cells["threat_model"] == "none") | cells["attack"].isin(reference.attacks))
     ]
-    there = set(zip(found["defense"], found["checkpoint"], strict=True))
+    there = set(zip(found["defense"], found["checkpoint"], found["attack"], strict=True))
+    there |= {(name, checkpoint, "") for name, checkpoint, _ in there}
     lost = [
-        f"{name} on {checkpoint}" for name in wanted for checkpoint in checkpoints if (name, checkpoint) not in there
+        f"{name} on {checkpoint}{f' under {attack}' if attack else ''}"
+        for name in wanted
+        for checkpoint in checkpoints
+        for attack in reference.attacks or ("",)
+        if (name, checkpoint, attack) not in there
     ]
     if lost:
         raise UserError(

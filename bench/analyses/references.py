@@ -72,6 +72,20 @@ class ModelReference(Reference):
         yield from missing("seed", [str(self.seed)], map(str, suite.protocol.seeds), f"{key}.seed")
 
 
+class AttackReference(Reference):
+    """One of the suite's attacks, under its own threat model.
+
+    Attributes:
+        attack: Its id.
+    """
+
+    attack: str
+
+    def faults(self, suite: Suite, key: str) -> Iterator[str]:
+        """The attack."""
+        yield from missing("attack", [self.attack], suite.attacks, f"{key}.attack")
+
+
 class CellReference(Reference):
     """Some cells of one track, on one dataset.
 
@@ -80,15 +94,17 @@ class CellReference(Reference):
         dataset: Which of its datasets.
         split: Which of its splits.
         checkpoints: Which of its checkpoints; all if empty.
+        attacks: Which of its attacks with a threat model, beside the conditions without one; none if empty.
     """
 
     track: str
     dataset: str
     split: str = "test"
     checkpoints: tuple[str, ...] = ()
+    attacks: tuple[str, ...] = ()
 
     def faults(self, suite: Suite, key: str) -> Iterator[str]:
-        """Track, dataset, split, checkpoints and, where there are some, defenses."""
+        """Track, dataset, split, checkpoints, attacks and, where there are some, defenses."""
         yield from missing("track", [self.track], suite.tracks, f"{key}.track")
         if self.track not in suite.tracks:
             return
@@ -96,6 +112,7 @@ class CellReference(Reference):
         yield from missing(f"dataset {at}", [self.dataset], track.datasets, f"{key}.dataset")
         yield from missing(f"split {at}", [self.split], track.splits, f"{key}.split")
         yield from missing(f"checkpoint {at}", self.checkpoints, track.checkpoints, f"{key}.checkpoints")
+        yield from missing(f"attack {at}", self.attacks, track.attacks, f"{key}.attacks")
         yield from missing(f"defense {at}", self.named_defenses(), track.defenses, f"{key}.defenses")
 
     def named_defenses(self) -> Iterable[str]:

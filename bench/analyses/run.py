@@ -16,7 +16,10 @@ from bench.paths import Paths
 # Enough for every figure, and few enough to be the same on two machines most of the time.
 _DIGITS = "%.6g"
 # Columns that hold names, which may look like numbers.
-_IDS = ("model", "perturbation", "panel", "scenario", "bar", "version", "class", "defense", "checkpoint", "part")
+_IDS = (
+    "model", "perturbation", "panel", "scenario", "bar", "version", "class", "defense", "checkpoint", "part",
+    "condition", "view", "attack", "stage", "other", "line", "kind",
+)  # fmt: skip
 
 
 def analyse(suite: Suite, name: str, paths: Paths, *, redraw: bool = False) -> list[Path]:

@@ -12,6 +12,7 @@ from open_clip import CLIP
 from torch import Tensor, nn
 from torch.nn import functional
 
+from bench.clip.model import Clip, normalise
 from bench.config import Options
 
 
@@ -35,6 +36,13 @@ def contrastive_loss(scale: Tensor, images: Tensor, texts: Tensor) -> Tensor:
     logits = scale * images @ texts.T
     targets = torch.arange(len(logits), device=logits.device)
     return (functional.cross_entropy(logits, targets) + functional.cross_entropy(logits.T, targets)) / 2
+
+
+def pair_loss(clip: Clip, images: Tensor, ids: Tensor) -> Tensor:
+    """CLIP's loss of ``clip`` itself, for images ``(n, 3, h, w)`` in [0,1] and the ids of their captions."""
+    image = functional.normalize(clip.model.encode_image(normalise(clip, images)), dim=-1)
+    text = functional.normalize(clip.model.encode_text(ids), dim=-1)
+    return contrastive_loss(clip.model.logit_scale.exp(), image, text)
 
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, object]]:

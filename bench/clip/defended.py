@@ -1,7 +1,7 @@
 """A CLIP with whatever a defense adds to it: edits of both towers, or a head instead of the text tower."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import torch
@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from bench.clip.classifier import Classifier, scaled_cosine, sentences
+from bench.clip.model import Clip
 from bench.clip.staged import ImageEdits, StagedCLIP, TextEdits, Trace
 from bench.errors import UserError
 
@@ -45,12 +46,18 @@ class DefendedCLIP:
         image_edits: Edits of the image tower.
         text_edits: Edits of the text tower.
         head: Used instead of the text tower where given.
+        origin: The CLIP whose place ``staged`` took, where a defense changed weights and kept what they were.
     """
 
     staged: StagedCLIP
     image_edits: ImageEdits = field(default_factory=ImageEdits)
     text_edits: TextEdits = field(default_factory=TextEdits)
     head: Head | None = None
+    origin: StagedCLIP | None = None
+
+    def with_clip(self, clip: Clip) -> "DefendedCLIP":
+        """The same with other weights underneath; the first ones stay known as ``origin``."""
+        return replace(self, staged=StagedCLIP(clip), origin=self.origin or self.staged)
 
     @property
     def reads_prompts(self) -> bool:
@@ -64,7 +71,15 @@ class DefendedCLIP:
     def texts(self, task: Task, trace: Trace | None = None) -> Tensor:
         """Normalised embeddings of the class prompts, ``(classes, d)``.
 
-        Learned context vectors take the place of the template, as in CoOp, or of its first words.
+        Raises:
+            UserError: As ``prompts``.
+        """
+        return self.staged.features_of(self.prompts(task), self.text_edits, trace)
+
+    def prompts(self, task: Task) -> list[str]:
+        """The sentence of each class, with words where learned context vectors will stand.
+
+        These take the place of the template, as in CoOp, or of its first words.
 
         Raises:
             UserError: The context leaves no room for the class names, or was tuned for each class of another list.
@@ -79,7 +94,7 @@ class DefendedCLIP:
         prompts = sentences(task.class_names, wording(task.template) if wording else template)
         if context is not None:
             self._check_room(prompts, context.shape[-2])
-        return self.staged.features_of(prompts, self.text_edits, trace)
+        return prompts
 
     def _check_room(self, prompts: list[str], length: int) -> None:
         """open_clip cuts long prompts off without a word, and with them the class names."""

@@ -1,31 +1,34 @@
-"""Trains a small CLIP from scratch on captions of the rendered world and on the training half of the digits."""
+"""Trains a small CLIP from scratch: on captions of the rendered world and digits, or on the pairs of a dataset."""
 
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from bench.clip.classifier import predict, zero_shot
-from bench.clip.contrastive import ContrastiveOptions, contrastive_loss, train_contrastive
-from bench.clip.model import Clip, build, load_weights, normalise, save_weights
+from bench.clip.contrastive import ContrastiveOptions, pair_loss, train_contrastive
+from bench.clip.model import Clip, build, load_weights, save_weights
+from bench.clip.pretrain_pairs import PairsOptions, pretrain_on_pairs
 from bench.clip.small import small_architectures
 from bench.clip.staged import StagedCLIP
-from bench.config import Options
+from bench.config import Options, PretrainingSpec, parse
 from bench.datasets import backgrounds, colours, digits, shape_colour, shapes, world
 from bench.datasets.store import build as build_dataset
-from bench.datasets.store import open_split
+from bench.datasets.store import open_split, read_manifest
 from bench.errors import unknown
 from bench.files import empty_partial, replace_folder, sha256_of
 from bench.progress import track
 from bench.provenance import Provenance, provenance
 
-# Streams 101 to 107 hold the downstream tasks and 301 the captions that checkpoints are poisoned with.
+WEIGHTS = "weights.safetensors"
+# Streams 101 to 107 hold the downstream tasks, 301 the captions that checkpoints are poisoned with, and 302 and 303 the
+# captioned scenes of retrieval.
 _WORLD_STREAM, _DIGITS_STREAM = 1, 2
+# Images that are held as floats at a time.
+_CHUNK = 1024
 _DOWNSTREAM = {
     "shapes": shapes,
     "colours": colours,
@@ -57,6 +60,7 @@ class PretrainCard(Options):
 
     Attributes:
         architecture: What was trained.
+        pairs: The dataset that it was trained on; empty for the rendered world and the digits.
         recipe: Settings of the training.
         zero_shot: Accuracy in percent by dataset and split; nothing was tuned on these images.
         parameters: Numbers in the model.
@@ -65,29 +69,52 @@ class PretrainCard(Options):
     """
 
     architecture: str
-    recipe: PretrainOptions
+    pairs: str = ""
+    recipe: PretrainOptions | PairsOptions
     zero_shot: dict[str, dict[str, float]]
     parameters: int
     sha256: str
     provenance: Provenance
 
 
-def pretrain_to(folder: Path, architecture: str, options: PretrainOptions) -> PretrainCard:
-    """Train a small CLIP and write ``weights.safetensors`` (float16) and ``card.json`` into ``folder``.
+def recipe_of(spec: PretrainingSpec, where: str) -> PretrainOptions | PairsOptions:
+    """The options of a suite's entry.
 
     Raises:
-        UserError: It is none of the small architectures.
+        UserError: It is none of the small architectures, or an option is wrong; ``where`` is the entry's file and key.
     """
-    if architecture not in small_architectures():
-        raise unknown("small architecture", architecture, small_architectures(), "pretraining")
+    if spec.architecture not in small_architectures():
+        raise unknown("small architecture", spec.architecture, small_architectures(), f"{where}.architecture")
+    return parse(PairsOptions if spec.pairs else PretrainOptions, spec.options, f"{where}.options")
+
+
+def pretrain_to(folder: Path, spec: PretrainingSpec, data: Path, where: str) -> PretrainCard:
+    """Train a small CLIP and write ``weights.safetensors`` (float16) and ``card.json`` into ``folder``.
+
+    Args:
+        folder: Appears only when it is finished.
+        spec: The suite's entry.
+        data: Folder of the datasets.
+        where: File and key of the entry, for messages.
+
+    Raises:
+        UserError: As ``recipe_of`` says, or the pairs have not been fetched.
+    """
+    options = recipe_of(spec, where)
+    clip = build(spec.architecture, options.seed)
+    if isinstance(options, PairsOptions):
+        pretrain_on_pairs(open_split(data, read_manifest(data, spec.pairs), "train"), options, clip)
+    else:
+        pretrain(options, clip)
     scratch = empty_partial(folder)
-    weights = scratch / "weights.safetensors"
-    save_weights(pretrain(options, build(architecture, options.seed)), weights, torch.float16)
-    clip = load_weights(build(architecture), weights)
+    weights = scratch / WEIGHTS
+    save_weights(clip, weights, torch.float16)
+    clip = load_weights(clip, weights)
     card = PretrainCard(
-        architecture=architecture,
+        architecture=spec.architecture,
+        pairs=spec.pairs,
         recipe=options,
-        zero_shot={name: zero_shot_accuracy(clip, module) for name, module in _DOWNSTREAM.items()},
+        zero_shot={spec.pairs: zero_shot_accuracy(clip, data, spec.pairs)} if spec.pairs else _on_rendered(clip),
         parameters=sum(parameter.numel() for parameter in clip.model.parameters()),
         sha256=sha256_of(weights),
         provenance=provenance(),
@@ -97,18 +124,28 @@ def pretrain_to(folder: Path, architecture: str, options: PretrainOptions) -> Pr
     return card
 
 
-def zero_shot_accuracy(clip: Clip, dataset: Any) -> dict[str, float]:
-    """Zero-shot accuracy in percent on every test split of a dataset file."""
-    accuracy = dict[str, float]()
-    with tempfile.TemporaryDirectory() as scratch:
-        name = dataset.__name__.rsplit(".", 1)[-1]
-        manifest = build_dataset(name, dataset.Options(), dataset.fetch, Path(scratch))
-        classifier = zero_shot(StagedCLIP(clip), manifest.description.class_names, manifest.description.template)
-        for split_name in sorted(manifest.splits.keys() - {"train", "val"}):
-            split = open_split(Path(scratch), manifest, split_name)
-            hits = predict(classifier, split.batch(slice(None))) == split.targets(slice(None))
-            accuracy[split_name] = round(100 * hits.float().mean().item(), 2)
+def zero_shot_accuracy(clip: Clip, data: Path, dataset: str) -> dict[str, float]:
+    """Zero-shot accuracy in percent on every test split of a fetched dataset; empty if it has no classes."""
+    manifest, accuracy = read_manifest(data, dataset), dict[str, float]()
+    if not manifest.description.class_names:
+        return accuracy
+    classifier = zero_shot(StagedCLIP(clip), manifest.description.class_names, manifest.description.template)
+    for name in sorted(manifest.splits.keys() - {"train", "val"}):
+        split = open_split(data, manifest, name)
+        hits = [
+            (predict(classifier, split.batch(rows)) == split.targets(rows)).float()
+            for rows in np.array_split(np.arange(len(split.labels)), -(-len(split.labels) // _CHUNK))
+        ]
+        accuracy[name] = round(100 * torch.cat(hits).mean().item(), 2)
     return accuracy
+
+
+def _on_rendered(clip: Clip) -> dict[str, dict[str, float]]:
+    """Zero-shot accuracy on the tasks of the rendered world and on the digits."""
+    with tempfile.TemporaryDirectory() as scratch:
+        for name, module in _DOWNSTREAM.items():
+            build_dataset(name, module.Options(), module.fetch, Path(scratch))
+        return {name: zero_shot_accuracy(clip, Path(scratch), name) for name in _DOWNSTREAM}
 
 
 def pretrain(options: PretrainOptions, clip: Clip) -> Clip:
@@ -121,14 +158,9 @@ def pretrain(options: PretrainOptions, clip: Clip) -> Clip:
     Returns:
         The trained model in float32.
     """
-
-    def loss(batch: tuple[Tensor, ...]) -> Tensor:
-        images = functional.normalize(clip.model.encode_image(normalise(clip, batch[0])), dim=-1)
-        texts = functional.normalize(clip.model.encode_text(batch[1]), dim=-1)
-        return contrastive_loss(clip.model.logit_scale.exp(), images, texts)
-
     steps = track(range(options.steps), f"pretrain '{clip.architecture}'")
-    train_contrastive(clip.model, _batches(clip, options, steps), loss, options, options.steps)
+    batches = _batches(clip, options, steps)
+    train_contrastive(clip.model, batches, lambda batch: pair_loss(clip, *batch), options, options.steps)
     return clip
 
 

@@ -71,17 +71,28 @@ class Trace:
         every_token: Also note all tokens of each layer, not only the class token.
         class_tokens: After a pass through the image tower, the class token ``(n, width)`` that each block puts out.
         tokens: After the pass, all tokens that each block puts out, where asked for.
+        first_input: After the pass, the tokens that enter the first block.
+        first_attention: After the pass, the first block's attention output, before it is added to the residual.
         last_input: After the pass, the tokens that enter the last block.
-        last_attention: After the pass, the last block's attention output, before it is added to the residual.
+        last_attention: After the pass, the last block's attention output.
         ends: After a pass through the text tower, the position ``(n,)`` of the token that stands for each sentence.
     """
 
     every_token: bool = False
     class_tokens: list[Tensor] = field(default_factory=list[Tensor])
     tokens: list[Tensor] = field(default_factory=list[Tensor])
+    first_input: Tensor | None = None
+    first_attention: Tensor | None = None
     last_input: Tensor | None = None
     last_attention: Tensor | None = None
     ends: Tensor | None = None
+
+    def note_attention(self, tokens: Tensor, attended: Tensor, layer: int, last: int) -> None:
+        """Keep what enters a block and what its attention puts out, if it is the first or the last one."""
+        if layer == 1:
+            self.first_input, self.first_attention = tokens, attended
+        if layer == last:
+            self.last_input, self.last_attention = tokens, attended
 
 
 class QueryKeyValue(NamedTuple):
@@ -148,8 +159,12 @@ class StagedCLIP:
                 tokens = torch.cat([edits.refine[layer](tokens[:, :own]), tokens[:, own:]], dim=1)
             if layer in edits.prompts:
                 tokens = torch.cat([tokens[:, :own], _spread(edits.prompts[layer], len(tokens))], dim=1)
-            noting = trace if layer == last else None
-            tokens = _run_block(self.image_blocks[layer - 1], tokens, None, edits.attention.get(layer), noting)
+            block, edit = self.image_blocks[layer - 1], edits.attention.get(layer)
+            attended = block.attention(block.ln_1(tokens))
+            attended = attended if edit is None else edit(attended)
+            if trace is not None:
+                trace.note_attention(tokens, attended, layer, last)
+            tokens = _add_attended(block, tokens, attended)
             if trace is not None:
                 trace.class_tokens.append(tokens[:, 0])
                 if trace.every_token:
@@ -183,8 +198,10 @@ class StagedCLIP:
                 tokens = _refine_around(tokens, length, edits.refine[layer])
             if layer in edits.prompts:
                 tokens = _overwrite(tokens, edits.prompts[layer])
-            noting = trace if layer == len(self.text_blocks) else None
-            tokens = _run_block(block, tokens, model.attn_mask, None, noting)
+            attended = block.attention(block.ln_1(tokens), attn_mask=model.attn_mask)
+            if trace is not None:
+                trace.note_attention(tokens, attended, layer, len(self.text_blocks))
+            tokens = _add_attended(block, tokens, attended)
             if trace is not None and trace.every_token:
                 trace.tokens.append(tokens)
         if trace is not None:
@@ -216,20 +233,15 @@ class StagedCLIP:
         joined = functional.linear(block.ln_1(tokens), attention.in_proj_weight, attention.in_proj_bias)
         return QueryKeyValue(*joined.chunk(3, dim=-1))
 
+    def attention_weights(self, block: ResidualAttentionBlock, tokens: Tensor) -> Tensor:
+        """How much each token attends to each in an image ``block``: ``(n, heads, tokens, tokens)``, rows sum to 1."""
+        query, key, _ = self.query_key_value(block, tokens)
+        query, key = (part.unflatten(-1, (block.attn.num_heads, -1)).transpose(1, 2) for part in (query, key))
+        return torch.softmax(query @ key.transpose(-1, -2) / query.shape[-1] ** 0.5, dim=-1)
+
 
 def _blocks(transformer: Any) -> list[ResidualAttentionBlock]:
     return list(transformer.resblocks)
-
-
-def _run_block(
-    block: ResidualAttentionBlock, tokens: Tensor, mask: Tensor | None, edit: Edit | None, trace: Trace | None
-) -> Tensor:
-    attended = block.attention(block.ln_1(tokens), attn_mask=mask)
-    if edit is not None:
-        attended = edit(attended)
-    if trace is not None:
-        trace.last_input, trace.last_attention = tokens, attended
-    return _add_attended(block, tokens, attended)
 
 
 def _add_attended(block: ResidualAttentionBlock, tokens: Tensor, attended: Tensor) -> Tensor:

@@ -20,6 +20,7 @@ class WordTokenizer:
     def __init__(self, words: Sequence[str], context_length: int) -> None:
         """Give each of ``words`` an id; sentences are padded to ``context_length`` ids."""
         self.context_length = context_length
+        self._words = list(words)
         self._ids = {word: number for number, word in enumerate(words, start=2)}
         self.end = len(words) + 2
         self.vocab_size = len(words) + 3
@@ -38,6 +39,10 @@ class WordTokenizer:
                 raise ValueError(f"'{sentence}' has {len(tokens)} tokens, the model takes {self.context_length}")
             ids[row, : len(tokens)] = torch.tensor(tokens)
         return ids
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The words of ``ids``, as open_clip's tokenizers have it; padding, start and end have none."""
+        return " ".join(self._words[number - 2] for number in ids if 2 <= number < self.end)
 
     def _id(self, word: str, sentence: str) -> int:
         if word not in self._ids:

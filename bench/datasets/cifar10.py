@@ -35,7 +35,7 @@ def source(options: Options) -> Source:
         origin="https://www.cs.toronto.edu/~kriz/cifar.html",
         licence="none stated; to be cited",
         redistribution=False,
-        read=_read,
+        read=read,
         counts={"train": 50000, "test": 10000, "tecoa16": 10000},
         classes=10,
     )
@@ -46,5 +46,6 @@ def fetch(options: Options, folder: Path) -> Description:
     return fetch_source(source(options), options, folder)
 
 
-def _read(opened: Opened) -> Contents:
+def read(opened: Opened) -> Contents:
+    """The splits of the archive."""
     return read_cifar(opened, ARCHIVE.name, _BATCHES, "labels", "batches.meta:label_names")

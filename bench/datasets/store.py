@@ -1,8 +1,8 @@
 """Images on disk: one memory-mapped uint8 array per split, described by a small manifest.
 
 ``data/<dataset>/<split>.images.npy`` holds uint8 ``(n, 3, h, w)`` after resize and crop, ``<split>.labels.npy`` int64
-class indices or ``<split>.captions.json`` one sentence per image. Real datasets keep captions, file names and answers
-as ``<split>.<what>.txt``, one per line, and ``<split>.owners.npy`` where an image has several captions.
+class indices or ``<split>.captions.json`` sentences, with ``<split>.owners.npy`` where an image has several. Real
+datasets keep captions, file names and answers as ``<split>.<what>.txt``, one per line.
 ``data/manifests/<dataset>.json`` is what pipelines depend on.
 """
 
@@ -125,11 +125,14 @@ def write_split(
     images: npt.NDArray[np.uint8],
     labels: npt.NDArray[np.int64] | None = None,
     captions: Sequence[str] | None = None,
+    owners: npt.NDArray[np.int64] | None = None,
 ) -> None:
     """Write one split into ``folder``; called by dataset files."""
     np.save(folder / f"{name}.images.npy", images)
     if labels is not None:
         np.save(folder / f"{name}.labels.npy", labels)
+    if owners is not None:
+        np.save(folder / f"{name}.owners.npy", owners)
     if captions is not None:
         (folder / f"{name}.captions.json").write_text(json.dumps(list(captions), indent=0), "utf-8")
 

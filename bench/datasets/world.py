@@ -116,7 +116,7 @@ def caption(scene: Scene, dice: Dice) -> str:
     if dice.below(3) != 0:
         background = BACKGROUNDS[scene.background]
         words += ["on", article(background), background, "background"]
-    return _SENTENCES[dice.below(len(_SENTENCES))].format(" ".join(words))
+    return SENTENCES[dice.below(len(SENTENCES))].format(" ".join(words))
 
 
 def article(word: str) -> str:
@@ -125,7 +125,7 @@ def article(word: str) -> str:
 
 
 _SUBJECTS = ("object", "thing")
-_SENTENCES = ("a photo of {}.", "a picture of {}.", "an image of {}.", "there is {}.", "{}.", "this is {}.")
+SENTENCES = ("a photo of {}.", "a picture of {}.", "an image of {}.", "there is {}.", "{}.", "this is {}.")
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Adversarial images while tuning: the PGD that adversarial prompt tuning runs in each step, and the loss on them."""
+"""Adversarial images while tuning: the PGD that adversarial tuning runs in each step, and the loss on them."""
 
 from collections.abc import Callable
 from typing import Literal
@@ -11,13 +11,14 @@ from torch.nn import functional
 from bench.attacks.feature_attack import divergence_from
 from bench.attacks.pgd import ascend
 from bench.clip.defended import DefendedCLIP
+from bench.config import Options
 from bench.defenses.tuning import TuneOptions
 
 Loss = Callable[[Tensor], Tensor]
 Raised = Literal["ce", "kl"]
 
 
-class AttackOptions(TuneOptions):
+class BallOptions(Options):
     """The attack on the training images.
 
     Attributes:
@@ -36,7 +37,11 @@ class AttackOptions(TuneOptions):
         return self.eps if self.step is None else self.step
 
 
-def perturb(loss: Loss, images: Tensor, options: AttackOptions, *, random_start: bool = True) -> Tensor:
+class AttackOptions(BallOptions, TuneOptions):
+    """Prompt tuning on attacked images."""
+
+
+def perturb(loss: Loss, images: Tensor, options: BallOptions, *, random_start: bool = True) -> Tensor:
     """Images in the ball around ``images`` that raise ``loss``; no gradient reaches any parameter.
 
     Args:
@@ -56,7 +61,7 @@ def attack_model(
     images: Tensor,
     labels: Tensor,
     texts: Tensor,
-    options: AttackOptions,
+    options: BallOptions,
     raised: Raised = "ce",
     *,
     random_start: bool = True,
@@ -75,7 +80,7 @@ def attack_model(
 
 
 def adversarial_loss(
-    model: DefendedCLIP, images: Tensor, labels: Tensor, texts: Tensor, options: AttackOptions, clean: int = 0
+    model: DefendedCLIP, images: Tensor, labels: Tensor, texts: Tensor, options: BallOptions, clean: int = 0
 ) -> Tensor:
     """Cross-entropy of a batch whose first ``clean`` images stay clean and whose others are attacked."""
     attacked = attack_model(model, images[clean:], labels[clean:], texts, options)

@@ -41,7 +41,7 @@ class ArtefactCard(Options):
         options: Options of each part, defaults filled in.
         template: Class prompt that takes the place of the dataset's; empty if none does.
         checkpoint: Hash of the checkpoint that it belongs to.
-        data: Hashes of the manifests that it was tuned on.
+        data: Hashes of the manifests that it was tuned on, and of files that it was made from.
         seed: Seed of the training.
         shots: Labelled images per class.
         left_out: Class without labelled images; empty if all have some.

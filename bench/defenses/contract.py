@@ -5,6 +5,10 @@
 ``fit(victim, data, options) -> dict of tensors``: everything that tuning leaves behind, and nothing else. It must not
 change the victim. torch's global random stream is seeded by the caller, so libraries that use it repeat too.
 ``load(tensors, victim, options) -> DefendedCLIP``: the defended model, for any class list the method allows.
+
+It may also hold ``tuned_parameters(tensors)`` and ``training_samples(data, options)``, where these are not all that is
+stored and all that is handed over; ``reads(options)``, files that ``fit`` reads; and ``BUILDS_ON``, defenses whose code
+it uses, so that a change of theirs is a change of it.
 """
 
 from collections.abc import Sequence

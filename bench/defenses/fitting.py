@@ -1,8 +1,8 @@
 """Tuning defenses: from a track's entry to its artefacts, one for every dataset and seed.
 
-Defenses joined by ``+`` are tuned one after the other, each on the model that the ones before it left. Finished
-artefacts are kept in the store under a hash of all that they depend on, so a stage that was stopped goes on, and two
-suites that ask for the same artefact tune it once.
+Defenses joined by ``+`` are tuned one after the other, each on the model that the ones before it left; what two such
+defenses begin with is tuned once. Finished artefacts are kept in the store under a hash of all that they depend on, so
+a stage that was stopped goes on, and two suites that ask for the same artefact tune it once.
 """
 
 import hashlib
@@ -11,7 +11,7 @@ import os
 import shutil
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ from bench.config import DefenseSpec, Options, Suite
 from bench.datasets.halves import all_classes, base_classes
 from bench.datasets.sampling import training_sample
 from bench.datasets.store import open_split, read_manifest
-from bench.defenses.artefact import CARD, ArtefactCard, Part, artefact_name, parts_of, task_of
+from bench.defenses.artefact import CARD, ArtefactCard, Part, artefact_name, load_artefact, parts_of, task_of
 from bench.defenses.contract import Labelled, Pairs, Tensors
 from bench.errors import UserError
 from bench.files import empty_partial, replace_folder, sha256_of
@@ -75,7 +75,7 @@ class Fitting:
             "options": {part.name: part.options.model_dump(mode="json") for part in self.parts},
             "template": self.spec.template,
             "checkpoint": self.checkpoint.digest,
-            "data": {name: read_manifest(self.paths.data, name).digest for name in sorted(names)},
+            "data": {name: read_manifest(self.paths.data, name).digest for name in sorted(names)} | self._files(),
             "seed": self.seed,
             "shots": self.shots,
             "left_out": self._left_out(),
@@ -104,6 +104,11 @@ class Fitting:
         rows = rows[train.labels[rows] < kept.stop]
         labelled = Labelled(train.batch(rows), train.targets(rows), task_of(manifest, self.spec.template, kept))
         return without_class(labelled, self._left_out(), named=self.spec.tuning.target_named)
+
+    def _files(self) -> dict[str, str]:
+        """Hash of every file that parts read."""
+        reading = [part for part in self.parts if hasattr(part.module, "reads")]
+        return {str(path): sha256_of(path) for part in reading for path in part.module.reads(part.options)}
 
     def _source(self, part: Part) -> str:
         """The dataset that ``part`` tunes on; empty if it needs none."""
@@ -191,13 +196,17 @@ def _tuned(task: Fitting) -> Path:
 
 
 def _fit(task: Fitting, folder: Path) -> ArtefactCard:
-    """Tune all parts, one after the other, and write their tensors into ``folder``."""
-    clip, start, reason, tuned, samples = task.checkpoint.clip, time.monotonic(), "", 0, 0
-    victim = DefendedCLIP(StagedCLIP(clip))
+    """Tune the last part on what the ones before it left, and write the tensors of all into ``folder``."""
+    clip, part = task.checkpoint.clip, task.parts[-1]
     clip.model.requires_grad_(False)
     frozen = weights_hash(clip.model)
+    before, victim = _before(task, folder)
+    start, reason, tuned, samples = time.monotonic(), "", 0, 0
+    if before is not None:
+        reason, tuned, samples = before.reason, before.tuned_parameters, before.training_samples
+        start -= before.wall_s
     try:
-        for part in task.parts:
+        if victim is not None:
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(task.seed)
                 data = task.data_for(part)
@@ -206,11 +215,10 @@ def _fit(task: Fitting, folder: Path) -> ArtefactCard:
             save_file(stored, folder / f"{part.name}.safetensors")
             tuned += tuned_parameters(part.module, tensors)
             samples = max(samples, training_samples(part.module, data, part.options))
-            victim = part.module.load(tensors, victim, part.options)
     except FloatingPointError as error:
         reason = str(error)
     if weights_hash(clip.model) != frozen:
-        raise RuntimeError(f"'{task.parts[-1].name}' changed the frozen weights of its checkpoint; fit must not")
+        raise RuntimeError(f"'{part.name}' changed the frozen weights of its checkpoint; fit must not")
     return ArtefactCard(
         **task.identity,
         state="diverged" if reason else "done",
@@ -222,6 +230,21 @@ def _fit(task: Fitting, folder: Path) -> ArtefactCard:
         peak_memory_mb=peak_memory_mb(),
         provenance=provenance(),
     )
+
+
+def _before(task: Fitting, folder: Path) -> tuple[ArtefactCard | None, DefendedCLIP | None]:
+    """What the parts before the last one left, their tensors copied into ``folder``; the model is None if one diverged.
+
+    They are an artefact of their own, so defenses that begin alike tune that beginning once.
+    """
+    if len(task.parts) == 1:
+        return None, DefendedCLIP(StagedCLIP(task.checkpoint.clip))
+    parts = task.parts[:-1]
+    source = _tuned(replace(task, parts=parts))
+    for part in parts:
+        if (source / f"{part.name}.safetensors").exists():
+            shutil.copy(source / f"{part.name}.safetensors", folder)
+    return load_artefact(source, parts, task.checkpoint)
 
 
 def tuned_parameters(module: Any, tensors: dict[str, Tensor]) -> int:

@@ -165,7 +165,9 @@ def refuse_edited(victim: DefendedCLIP, name: str, *, image: bool = True, text: 
         towers = " and ".join(edited)
         raise UserError(f"{name} needs towers that no other defense has edited; here the {towers} tower is")
     if victim.head is not None:
-        raise UserError(f"{name} tunes against class texts and cannot follow a linear head; put it before linear_probe")
+        raise UserError(
+            f"{name} cannot follow a linear head, which was fitted to other features; put it before linear_probe"
+        )
 
 
 def _leader(coupling: Coupling, layer: int) -> str:

@@ -1,7 +1,9 @@
-"""The training loop that prompt-tuning defenses share, with the defaults of CoOp's trainer, which no paper prints."""
+"""The training loop that defenses share; prompt tuning has the defaults of CoOp's trainer, which no paper prints."""
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
+from itertools import count
 from typing import Literal
 
 import torch
@@ -14,17 +16,15 @@ from bench.defenses.contract import Labelled
 from bench.progress import track
 
 
-class TuneOptions(Options):
-    """How to tune on few-shot data.
+class LoopOptions(Options, ABC):
+    """How to go through few-shot data.
 
     Attributes:
-        learning_rate: After warm-up; falls along half a cosine, once per epoch.
+        learning_rate: The highest one of the schedule.
         epochs: Passes over the data.
         batch_size: Images per step; a last, smaller batch is used too.
         optimizer: ``sgd`` with momentum 0.9, or ``adamw``.
         weight_decay: On all tuned parameters.
-        warmup_epochs: Epochs at ``warmup_rate`` before the schedule starts.
-        warmup_rate: Learning rate of the warm-up.
         augment: Random crop and horizontal flip; off where that would change the class.
         crop: Least share of the area that a random crop keeps.
     """
@@ -34,17 +34,39 @@ class TuneOptions(Options):
     batch_size: int = Field(default=32, gt=0)
     optimizer: Literal["sgd", "adamw"] = "sgd"
     weight_decay: float = Field(default=5e-4, ge=0)
-    warmup_epochs: int = Field(default=1, ge=0)
-    warmup_rate: float = 1e-5
     augment: bool = True
     crop: float = Field(default=0.08, gt=0, le=1)
+
+    @abstractmethod
+    def rate(self, step: int, per_epoch: int) -> float:
+        """Learning rate at ``step``, counted from 0 over all epochs of ``per_epoch`` steps."""
+        ...
+
+
+class TuneOptions(LoopOptions):
+    """Dassl's schedule: warm-up epochs at a constant rate, then half a cosine, once per epoch, from the full rate.
+
+    Attributes:
+        warmup_epochs: Epochs at ``warmup_rate`` before the schedule starts.
+        warmup_rate: Learning rate of the warm-up.
+    """
+
+    warmup_epochs: int = Field(default=1, ge=0)
+    warmup_rate: float = 1e-5
+
+    def rate(self, step: int, per_epoch: int) -> float:
+        """The same in all steps of an epoch."""
+        epoch = step // per_epoch
+        if epoch < self.warmup_epochs:
+            return self.warmup_rate
+        return 0.5 * self.learning_rate * (1 + math.cos(math.pi * (epoch - self.warmup_epochs) / self.epochs))
 
 
 def tune(
     parameters: Sequence[nn.Parameter],
     data: Labelled,
     loss: Callable[[Tensor, Tensor, int], Tensor],
-    options: TuneOptions,
+    options: LoopOptions,
     label: str,
 ) -> list[float]:
     """Minimise ``loss`` over few-shot data.
@@ -63,12 +85,13 @@ def tune(
         FloatingPointError: The loss is not finite.
     """
     optimizer = _optimizer(parameters, options)
-    history = list[float]()
+    history, steps, per_epoch = list[float](), count(), -(-len(data.labels) // options.batch_size)
     for epoch in track(range(options.epochs), label):
-        for group in optimizer.param_groups:
-            group["lr"] = _rate(epoch, options)
         total = 0.0
         for rows in shuffled(len(data.labels), options.batch_size):
+            rate = options.rate(next(steps), per_epoch)
+            for group in optimizer.param_groups:
+                group["lr"] = rate
             images = _augmented(data.images[rows], options.crop) if options.augment else data.images[rows]
             value = loss(images, data.labels[rows], epoch)
             if not torch.isfinite(value):
@@ -89,18 +112,10 @@ def shuffled(count: int, batch_size: int) -> Iterator[Tensor]:
     yield from torch.randperm(count).split(batch_size)
 
 
-def _optimizer(parameters: Sequence[nn.Parameter], options: TuneOptions) -> torch.optim.Optimizer:
+def _optimizer(parameters: Sequence[nn.Parameter], options: LoopOptions) -> torch.optim.Optimizer:
     if options.optimizer == "adamw":
         return torch.optim.AdamW(parameters, lr=options.learning_rate, weight_decay=options.weight_decay)
     return torch.optim.SGD(parameters, lr=options.learning_rate, momentum=0.9, weight_decay=options.weight_decay)
-
-
-def _rate(epoch: int, options: TuneOptions) -> float:
-    """Dassl's schedule: warm-up epochs at a constant rate, then a cosine that starts anew from the full rate."""
-    if epoch < options.warmup_epochs:
-        return options.warmup_rate
-    done = (epoch - options.warmup_epochs) / options.epochs
-    return 0.5 * options.learning_rate * (1 + math.cos(math.pi * done))
 
 
 def _augmented(images: Tensor, least: float) -> Tensor:

@@ -5,7 +5,6 @@ setting what its ``tuning`` says. What a paper does not give, such as the eps of
 """
 
 from collections.abc import Iterable, Mapping, Set
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import pandas as pd
@@ -128,16 +127,25 @@ def join(suite: Suite, spec: TableSpec, paths: Paths, where: str) -> Join | None
     for id_ in spec.joined:
         if id_ not in known:
             raise unknown("id", id_, known, f"{where}.joined")
-    paper, _, table = spec.published.partition("/")
-    published = read_published(_folder(paths, paper))
+    return Join(suite, spec, published_lines(paths, spec.published, f"{where}.published"), where)
+
+
+def published_lines(paths: Paths, name: str, where: str) -> pd.DataFrame:
+    """The readable lines of a published table, as ``bench.leaderboard.published.read_published`` gives them.
+
+    Args:
+        paths: Where the papers' folders are: beside the suite's own.
+        name: Paper and table, such as ``rvpt/table_1``.
+        where: File and key that name the table, for messages.
+
+    Raises:
+        UserError: The paper or its table does not exist.
+    """
+    paper, _, table = name.partition("/")
+    published = read_published(paths.boards.parent / paper / "published")
     if table not in set(published["table"]):
-        raise unknown("table", table, published["table"].unique(), f"{where}.published")
-    lines = published[(published["table"] == table) & published["value"].notna()]
-    return Join(suite, spec, lines, where)
-
-
-def _folder(paths: Paths, paper: str) -> Path:
-    return paths.boards.parent / paper / "published"
+        raise unknown("table", table, published["table"].unique(), where)
+    return published[(published["table"] == table) & published["value"].notna()]
 
 
 def _setting(tuning: TuningSpec) -> str:

@@ -6,6 +6,7 @@ from typing import Any
 from tabulate import tabulate
 
 from bench.config import Column, Suite
+from bench.leaderboard import signs
 from bench.leaderboard.collect import CONTROL_SURVIVES
 from bench.leaderboard.pivot import Key, Pivot
 from bench.leaderboard.position import Place, Position
@@ -45,7 +46,7 @@ def markdown(pivot: Pivot, suite: Suite, found: dict[Place, Position], board: li
         *([f"**A rehearsal with random weights and {suite.limit} images per cell.**"] if suite.limit else []),
         *(f"**{sentence}**" for sentence in survivals(pivot, suite)),
         *(_reading(pivot), _published(pivot, found), _images(pivot), _threat_models(pivot)),
-        *(_flags(pivot), _ranking(pivot, board)),
+        *(_flags(pivot), signs.told(pivot.spec, found), _ranking(pivot, board)),
     ]
     return "\n\n".join([f"# {pivot.spec.title}", body, *filter(None, notes)]) + "\n"
 
@@ -109,7 +110,10 @@ def survivals(pivot: Pivot, suite: Suite) -> list[str]:
 def _reading(pivot: Pivot) -> str:
     seeds = len({cell.seed for cell in _cells(pivot, pivot.columns)})
     deviation = f"; ± is the standard deviation over {seeds} seeds" if seeds > 1 else ""
-    return f"All values are percent. Brackets hold the 95 % interval (Wilson){deviation}."
+    over, gaps = pivot.spec.mean_over, ", ".join(map(pivot.gap_heading, pivot.gaps))
+    mean = f" Each is the mean over {', '.join(over)}, with the interval of all its images." if over else ""
+    points = f" {gaps}: the difference in points." if gaps else ""
+    return f"All values are percent. Brackets hold the 95 % interval (Wilson){deviation}.{mean}{points}"
 
 
 def _images(pivot: Pivot) -> str:

@@ -8,7 +8,7 @@ import pandas as pd
 
 from bench.config import Column, TableSpec
 from bench.errors import UserError
-from bench.evaluation.metrics import Interval
+from bench.evaluation.metrics import Count, Interval, wilson
 from bench.leaderboard.verify import IDS
 from bench.leaderboard.worst import WORST
 
@@ -57,8 +57,35 @@ class Pivot(NamedTuple):
 
     def header(self) -> list[str]:
         """Names of the columns, those that name the row first."""
-        names = [" ".join(self.labels(self.spec.columns, key)) for key in self.columns]
-        return [*self.spec.rows, *names, *(["Avg"] if self.spec.average else []), "flags"]
+        names, gaps = map(self.heading, self.columns), map(self.gap_heading, self.gaps)
+        return [*self.spec.rows, *names, *(["Avg"] if self.spec.average else []), *gaps, "flags"]
+
+    def heading(self, column: Key) -> str:
+        """Name of a column."""
+        return " ".join(self.labels(self.spec.columns, column))
+
+    def gap_heading(self, pair: tuple[Key, Key]) -> str:
+        """Name of the column with the gap between two others."""
+        return " - ".join(map(self.heading, pair))
+
+    @property
+    def gaps(self) -> list[tuple[Key, Key]]:
+        """The pairs of columns that are alike but for the two attacks of one of the table's ``gaps``."""
+        if "attack" not in self.spec.columns:
+            return []
+        place = self.spec.columns.index("attack")
+        pairs = list[tuple[Key, Key]]()
+        for column in self.columns:
+            other = (*column[:place], self.spec.gaps.get(column[place], ""), *column[place + 1 :])
+            pairs += [(column, other)] if other in self.columns else []
+        return pairs
+
+    def gap(self, row: Key, pair: tuple[Key, Key]) -> str:
+        """How many points the first of two columns lies above the second; a dash where one has no number."""
+        first, second = (self.entry(row, column) for column in pair)
+        if first.state != "done" or second.state != "done":
+            return "-"
+        return f"{first.mean - second.mean:+.{self.spec.decimals}f}"
 
     @property
     def places(self) -> list[Key | None]:
@@ -71,6 +98,7 @@ class Pivot(NamedTuple):
             [
                 *self.labels(self.spec.rows, row),
                 *(write(row, column) for column in self.places),
+                *(self.gap(row, pair) for pair in self.gaps),
                 " ".join(self.flags(row)),
             ]
             for row in self.rows
@@ -99,7 +127,8 @@ class Pivot(NamedTuple):
         """What stands at a row and a column."""
         if column is None:
             return _average([self.entry(row, each) for each in self.columns])
-        return _entry(self.cells.get((row, column), []))
+        cells = self.cells.get((row, column), [])
+        return _mean(cells, self.spec.mean_over) if self.spec.mean_over else _entry(cells)
 
 
 def pivot(cells: pd.DataFrame, spec: TableSpec, where: str) -> Pivot:
@@ -121,7 +150,7 @@ def pivot(cells: pd.DataFrame, spec: TableSpec, where: str) -> Pivot:
     for cell in cells.itertuples():
         found.setdefault((_key(cell, spec.rows), _key(cell, spec.columns)), []).append(cell)
     for place, several in found.items():
-        _check_one_cell(place, several, where)
+        _check_one_cell(place, several, spec, where)
     order = {name: list(dict.fromkeys(cells[name])) for name in (*spec.rows, *spec.columns)}
 
     def ordered(names: Sequence[Column], keys: set[Key]) -> list[Key]:
@@ -147,9 +176,10 @@ def _key(cell: Any, names: Sequence[Column]) -> Key:
     return tuple(str(getattr(cell, name)) for name in names)
 
 
-def _check_one_cell(place: tuple[Key, Key], cells: list[Any], where: str) -> None:
-    """Cells on one position may differ in their seed only."""
-    differing = [name for name in IDS if name != "seed" and len({getattr(cell, name) for cell in cells}) > 1]
+def _check_one_cell(place: tuple[Key, Key], cells: list[Any], spec: TableSpec, where: str) -> None:
+    """Cells on one position may differ in their seed, and in what the table takes the mean over."""
+    free = ("seed", *spec.mean_over)
+    differing = [name for name in IDS if name not in free and len({getattr(cell, name) for cell in cells}) > 1]
     if differing:
         row, column = (" ".join(key) for key in place)
         raise UserError(
@@ -169,6 +199,18 @@ def _entry(cells: list[Any]) -> Entry:
             return Entry("no images", {})
     interval = Interval(cells[0].low, cells[0].high) if len(cells) == 1 else None
     return Entry("done", {cell.seed: cell.value for cell in cells}, interval)
+
+
+def _mean(cells: list[Any], over: Sequence[Column]) -> Entry:
+    """The mean of what differs in ``over``; its interval is that of all images together, where they weigh the same."""
+    groups = dict[Key, list[Any]]()
+    for cell in cells:
+        groups.setdefault(_key(cell, over), []).append(cell)
+    average = _average([_entry(group) for group in groups.values()])
+    if average.state != "done" or len(average.values) > 1 or len({cell.n for cell in cells}) > 1:
+        return average
+    hits, images = (int(sum(getattr(cell, name) for cell in cells)) for name in ("hits", "n"))
+    return average._replace(interval=wilson(Count(hits, images)))
 
 
 def _average(entries: list[Entry]) -> Entry:

@@ -84,7 +84,7 @@ def _position(pivot: Pivot, row: Key, column: Key | None, join: Join | None) -> 
     entry = pivot.entry(row, column)
     ids = {name: _shared(cells, name) for name in NAMES}
     datasets = {cell.dataset for cell in cells}
-    if column is None and pivot.spec.columns == ("dataset",):
+    if (column is None and pivot.spec.columns == ("dataset",)) or "dataset" in pivot.spec.mean_over:
         ids["dataset"] = AVERAGE
     joined = join is not None and bool(cells) and (column is not None or ids["dataset"] == AVERAGE)
     return Position(

@@ -1,5 +1,6 @@
 """Whether the model that a checkpoint starts from exists; nothing is built or downloaded."""
 
+from collections.abc import Collection
 from pathlib import Path
 
 import open_clip
@@ -10,12 +11,13 @@ from bench.config import parse
 from bench.errors import UserError, unknown
 
 
-def check_base(content: dict[str, str], where: str) -> None:
+def check_base(content: dict[str, str], where: str, planned: Collection[Path] = ()) -> None:
     """Check a checkpoint's ``base``.
 
     Args:
         content: As read from YAML.
         where: File and key, for messages.
+        planned: Weights that a stage of the suite makes, and that need not be there yet.
 
     Raises:
         UserError: Unknown keys, architecture or weights, or weights that are not there.
@@ -25,7 +27,7 @@ def check_base(content: dict[str, str], where: str) -> None:
     if base.architecture not in architectures:
         raise unknown("architecture", base.architecture, architectures, f"{where}.architecture")
     if base.weights.endswith(".safetensors"):
-        if not Path(base.weights).exists():
+        if Path(base.weights) not in planned and not Path(base.weights).exists():
             raise UserError(f"{where}.weights: {base.weights} is missing")
         return
     small = base.architecture in small_architectures()

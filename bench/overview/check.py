@@ -11,6 +11,7 @@ from typing import Any
 from bench.analyses.references import faults_of, name_faults
 from bench.backdoors.make import GateOptions, TrainOptions
 from bench.backdoors.steganography import SteganographyOptions
+from bench.clip.pretrain import WEIGHTS, recipe_of
 from bench.config import AnalysisSpec, CheckpointSpec, Metric, Room, Suite, Track, parse
 from bench.errors import UserError, unknown
 from bench.items import Kind, item_options, load_item
@@ -54,6 +55,11 @@ class _Checker:
             self._item(
                 "surrogates", spec.recipe, spec.options, f"surrogates.{name}.recipe", f"surrogates.{name}.options"
             )
+        for name, spec in self._suite.pretraining.items():
+            with self._collected():
+                recipe_of(spec, self._at(f"pretraining.{name}"))
+            if spec.pairs:
+                self._add(*self._data.has_captions(spec.pairs, f"pretraining.{name}.pairs"))
         for name, spec in self._suite.checkpoints.items():
             self._checkpoint(spec, f"checkpoints.{name}")
         self._steganography()
@@ -95,7 +101,8 @@ class _Checker:
     def _checkpoint(self, spec: CheckpointSpec, key: str) -> None:
         if ("architectures", spec.base.get("architecture", "")) not in self._absent:
             with self._collected():
-                check_base(spec.base, self._at(f"{key}.base"))
+                weights = [self._paths.pretrained(name) / WEIGHTS for name in self._suite.pretraining]
+                check_base(spec.base, self._at(f"{key}.base"), weights)
         self._item("backdoors", spec.trigger, spec.trigger_options, f"{key}.trigger", f"{key}.trigger_options")
         with self._collected():
             parse(TrainOptions, spec.train, self._at(f"{key}.train"))

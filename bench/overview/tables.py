@@ -20,10 +20,10 @@ def table_faults(suite: Suite, metrics: dict[str, Metric]) -> Iterator[str]:
         for part in ("rows", "columns"):
             if not getattr(table, part):
                 yield f"{key}.{part}: empty; name at least one of what the cells are told apart by"
-        named: list[Column] = [*table.rows, *table.columns]
+        named: list[Column] = [*table.rows, *table.columns, *table.mean_over]
         twice = sorted({column for column in named if named.count(column) > 1})
         if twice:
-            yield f"{key}: {', '.join(twice)} named twice in rows and columns; once is enough"
+            yield f"{key}: {', '.join(twice)} named twice in rows, columns and mean_over; once is enough"
         yield from _unknown_ids(suite, table, metrics, key)
         shared = _shared(suite, table, named, metrics)
         if shared:
@@ -36,6 +36,12 @@ def _unknown_ids(suite: Suite, table: TableSpec, metrics: dict[str, Metric], key
     for column, ids in table.only.items():
         known = {cell[column] for cell in cells} | ({WORST} if column == "attack" else set())
         yield from (str(unknown(column, name, known, f"{key}.only.{column}")) for name in ids if name not in known)
+    if table.gaps and "attack" not in table.columns:
+        yield f"{key}.gaps: lie between columns of attacks; name attack in columns"
+    attacks = {cell["attack"] for cell in cells} | {WORST}
+    for name in dict.fromkeys([*table.gaps, *table.gaps.values()]):
+        if name not in attacks:
+            yield str(unknown("attack", name, attacks, f"{key}.gaps"))
 
 
 def _shared(suite: Suite, table: TableSpec, named: list[Column], metrics: dict[str, Metric]) -> list[str]:

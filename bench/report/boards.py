@@ -146,7 +146,11 @@ def boards(cells: pd.DataFrame, suite: Suite, paths: Paths) -> list[Board]:
 
 def _board(cells: pd.DataFrame, suite: Suite, name: str, paths: Paths, lowest: dict[Key, float]) -> Board:
     spec, where = suite.tables[name], f"{paths.suite}: tables.{name}"
-    found = pivot(cells, spec.model_copy(update={"rows": _ORDER, "columns": (), "average": False}), where)
+    found = pivot(
+        cells,
+        spec.model_copy(update={"rows": _ORDER, "columns": (), "average": False, "mean_over": (), "gaps": {}}),
+        where,
+    )
     references = _references(_long(name, paths))
 
     def known(row: Key) -> Known:

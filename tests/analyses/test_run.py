@@ -18,21 +18,41 @@ from bench.analyses.run import analyse, read_frame, to_csv
 from bench.config import Suite
 from bench.errors import UserError
 from bench.items import item_ids
-from tests.analyses.conftest import CONTENT, models, paths_below
+from tests.analyses.conftest import CLEAN, CONTENT, TUNED, models, paths_below
 
 IMAGES = {"dataset": "shapes", "images": 12}
 CELLS = {"track": "backdoor", "dataset": "shapes"}
 PERTURBATION = {"flip": {}}
 ANALYSES: dict[str, dict[str, Any]] = {
     "attention": {"dataset": "shapes", "models": models("none", "rvpt"), "trigger": {"checkpoint": "badnet"}},
+    "attribution": IMAGES | {"models": models("none"), "attack": "pgd"},
     "bars": {"scenarios": {"inside": CELLS | {"defenses": {"CLIP": "none", "RVPT": "rvpt"}}}},
+    "cka": IMAGES | {"standard": CLEAN, "models": {"tuned": TUNED}},
     "costs": {"models": models("none", "rvpt")},
     "curves": {"panels": {"epochs": CELLS | {"defenses": ["rvpt", "cleanclip"], "option": "epochs"}}},
     "distributions": IMAGES | {"models": models("none", "rvpt"), "perturbation": PERTURBATION},
     "embeddings": IMAGES | {"models": models("none", "rvpt"), "perplexity": 5},
+    "heads": IMAGES | {"standard": CLEAN, "robust": TUNED, "attack": {"attack": "pgd"}},
+    "insensitivity": IMAGES | {"models": {"clean": CLEAN, "tuned": TUNED}},
+    "replacement": {
+        "panels": {"shapes": IMAGES},
+        "standard": CLEAN,
+        "models": {"tuned": TUNED},
+        "attacks": {"clean": {"attack": "clean"}, "PGD": {"attack": "pgd"}},
+        "modules": ["Emb."],
+    },
     "resistivity": IMAGES | {"models": models("none"), "perturbations": {"mirrored": PERTURBATION}, "resamples": 5},
     "resistivity_asr": CELLS
     | {"defenses": ["none", "rvpt"], "panels": {"mirrored": {"perturbation": PERTURBATION}}, "resamples": 5},
+    "retrieval": {
+        "dataset": "scenes",
+        "models": {"clean": CLEAN, "tuned": TUNED},
+        "conditions": {
+            "Clean": [{"attack": "clean"}],
+            "eps=8/255": [{"attack": "captions"}, {"attack": "captions_grey"}],
+        },
+    },
+    "spectrum": IMAGES | {"standard": CLEAN, "models": {"tuned": TUNED}, "attacks": {"PGD": {"attack": "pgd"}}},
     "triggers": {"dataset": "shapes", "perturbations": {"mirrored": PERTURBATION}},
 }
 

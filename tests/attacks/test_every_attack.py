@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from bench.attacks import ags, cw, cwa, feature_attack, pgd
+from bench.attacks import ags, caption_pgd, cw, cwa, feature_attack, pgd
 from bench.attacks.checked import run_attack
 from bench.attacks.contract import Knowledge
 from bench.evaluation.adversary import Mean
@@ -36,6 +36,10 @@ def lead_lost(model: nn.Module, clean: Tensor, found: Tensor, labels: Tensor) ->
     return -cw.margins(model(found), labels)
 
 
+def forgotten(model: nn.Module, clean: Tensor, found: Tensor, labels: Tensor) -> Tensor:
+    return -model(found).gather(1, labels[:, None])[:, 0]
+
+
 def turned(model: nn.Module, clean: Tensor, found: Tensor, labels: Tensor) -> Tensor:
     return 1 - functional.cosine_similarity(model(found), model(clean))
 
@@ -46,6 +50,8 @@ def diverged(model: nn.Module, clean: Tensor, found: Tensor, labels: Tensor) -> 
 
 
 CASES = {
+    "caption_pgd": Case(caption_pgd, {"step": 1, "steps": 10}, forgotten),
+    "caption_pgd on cross-entropy": Case(caption_pgd, {"step": 1, "steps": 10, "loss": "cross_entropy"}, lost),
     "pgd": Case(pgd, {"step": 1, "steps": 10}, lost),
     "pgd with restarts": Case(pgd, {"step": 1, "steps": 5, "restarts": 3}, lost),
     "cw": Case(cw, {"step": 1, "steps": 10}, lead_lost),

@@ -7,7 +7,7 @@ from bench.clip.model import Base, build, load, weights_hash
 from bench.clip.pretrain import PretrainOptions, pretrain_to
 from bench.clip.small import shipped_weights, small_architectures
 from bench.clip.staged import StagedCLIP
-from bench.config import load_suite
+from bench.config import PretrainingSpec, load_suite
 from bench.errors import UserError
 from bench.files import sha256_of
 from bench.paths import DEFAULT_SUITE
@@ -40,7 +40,8 @@ def test_shipped_weights_are_those_that_their_card_describes(architecture):
 
 
 def test_a_small_clip_is_trained_anew_and_loaded_beside_its_architecture(tmp_path):
-    card = pretrain_to(tmp_path / "trial", "mini_small", PretrainOptions(steps=1, batch_size=20))
+    spec = PretrainingSpec(architecture="mini_small", options={"steps": 1, "batch_size": 20})
+    card = pretrain_to(tmp_path / "trial", spec, tmp_path, "here")
     path = tmp_path / "trial" / "weights.safetensors"
     trained = load(Base(architecture="mini_small", weights=str(path)))
     assert card.sha256 == sha256_of(path)
@@ -51,4 +52,4 @@ def test_a_small_clip_is_trained_anew_and_loaded_beside_its_architecture(tmp_pat
 
 def test_what_is_no_small_clip_cannot_be_trained_from_scratch(tmp_path):
     with pytest.raises(UserError, match="did you mean 'mini_small'"):
-        pretrain_to(tmp_path / "trial", "mini_smal", PretrainOptions(steps=1))
+        pretrain_to(tmp_path / "trial", PretrainingSpec(architecture="mini_smal"), tmp_path, "here")

@@ -209,20 +209,25 @@ def test_the_trace_holds_what_open_clips_own_blocks_put_out(mini):
         assert torch.equal(tokens, output)
         assert torch.equal(class_token, output[:, 0])
     assert torch.equal(trace.last_input, outputs[-2])
+    assert torch.equal(trace.first_input, mini.image_tokens(images))
 
 
+@pytest.mark.parametrize("end", ["first", "last"])
 @pytest.mark.parametrize("name", ["mini", "vit_b_32"])
-def test_query_key_and_value_reproduce_the_attention_output(name, request):
+def test_query_key_and_value_reproduce_the_attention_output(name, end, request):
     staged, trace = request.getfixturevalue(name), Trace()
     staged.image(images_for(staged), trace=trace)
-    block = staged.image_blocks[-1]
+    block, entering, noted = {
+        "first": (staged.image_blocks[0], trace.first_input, trace.first_attention),
+        "last": (staged.image_blocks[-1], trace.last_input, trace.last_attention),
+    }[end]
     heads = block.attn.num_heads
     query, key, value = (
-        part.unflatten(-1, (heads, -1)).transpose(1, 2) for part in staged.query_key_value(block, trace.last_input)
+        part.unflatten(-1, (heads, -1)).transpose(1, 2) for part in staged.query_key_value(block, entering)
     )
     weights = (query @ key.transpose(-1, -2) / query.shape[-1] ** 0.5).softmax(dim=-1)
     attended = block.attn.out_proj((weights @ value).transpose(1, 2).flatten(2))
-    assert (attended - trace.last_attention).abs().max() < 1e-5
+    assert (attended - noted).abs().max() < 1e-5
 
 
 def test_the_trace_of_a_text_pass_holds_what_open_clips_own_blocks_put_out(mini):

@@ -1,10 +1,12 @@
 import hashlib
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from bench.datasets import world
+from bench.datasets import scenes, world
+from bench.datasets.store import build, open_split
 from bench.datasets.world import BACKGROUNDS, COLOURS, SHAPES, SIDE, SIZES, Dice, Scene
 
 STYLES: tuple[world.Style, ...] = ("photo", "sketch", "unseen", "noise")
@@ -141,3 +143,17 @@ def test_dice_are_even_and_keep_to_their_bounds() -> None:
     assert (abs(np.bincount(numbers.ravel(), minlength=7) - 1000) < 150).all()
     assert sorted(dice.order(50).tolist()) == list(range(50))
     assert Dice(1, 2).array(1000, 8).tolist() != Dice(2, 1).array(1000, 8).tolist()
+
+
+def test_captioned_scenes_differ_within_a_split_and_their_captions_are_true(tmp_path: Path) -> None:
+    options = scenes.Options(images=30)
+    manifest = build("scenes", options, scenes.fetch, tmp_path)
+    assert list(manifest.splits) == ["test", "val"]
+    test, val = (open_split(tmp_path, manifest, name) for name in ("test", "val"))
+    assert not (test.images == val.images).all(axis=(1, 2, 3)).any()
+    for split in (test, val):
+        assert split.owners.tolist() == [row for row in range(30) for _ in range(5)]
+        for names in (SHAPES, COLOURS, BACKGROUNDS, SIZES):
+            for row in range(30):
+                told = {word for text in split.captions[5 * row : 5 * row + 5] for word in re.findall(r"\w+", text)}
+                assert len(told & set(names)) <= 1, "captions of one image never contradict each other"

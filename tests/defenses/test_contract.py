@@ -18,11 +18,16 @@ from bench.defenses import (
     cba_fapt,
     cleanclip,
     fap,
+    fare,
     linear_probe,
     nap_tuning,
     none,
+    r_adapt,
+    r_adapt_plus,
     rvpt,
     supervised,
+    tecoa,
+    tga,
     vpt,
 )
 from bench.errors import UserError
@@ -42,7 +47,11 @@ QUICK = {
     **{module: {"epochs": 2, "attack_steps": 1} for module in (fap, cba_fapt)},
     apt: {"epochs": 2, "attack_steps": 1, "context": 3},
     advvp: {"epochs": 2, "attack_steps": 1, "pad": 4},
+    **{module: {"epochs": 1, "attack_steps": 1, "warmup_steps": 0} for module in (tecoa, fare, tga)},
+    r_adapt: {"cutoff": 6},
+    r_adapt_plus: {"epochs": 1, "attack_steps": 1, "cutoff": 6},
 }
+TOWERS = [tecoa, fare, tga, r_adapt, r_adapt_plus]
 EDITS_THE_IMAGE_TOWER = [rvpt, nap_tuning, advpt_v, advpt_vli, advpt_vlj, advvlp, advmaple, fap, cba_fapt, advvp]
 EDITS_THE_TEXT_TOWER = [advpt, apt, nap_tuning, advpt_vli, advpt_vlj, advvlp, advmaple, fap, cba_fapt]
 
@@ -124,7 +133,7 @@ def test_a_probe_may_follow_prompts(victim, few, pairs):
     torch.testing.assert_close(both.classifier(few.task)(few.images), expected, atol=1e-4, rtol=1e-4)
 
 
-@each(EDITS_THE_IMAGE_TOWER)
+@each([*EDITS_THE_IMAGE_TOWER, *TOWERS])
 def test_fit_refuses_an_image_tower_that_is_edited_already(module, victim, few, pairs):
     tensors, options = fit(rvpt, victim, few, pairs)
     with pytest.raises(UserError, match="no other defense has"):

@@ -8,14 +8,22 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from safetensors.torch import load_file
 
 from bench.backdoors.checkpoint import load_checkpoint
 from bench.backdoors.make import make_checkpoint
+from bench.clip.defended import DefendedCLIP
+from bench.clip.model import build as build_clip
+from bench.clip.model import save_weights
+from bench.clip.staged import StagedCLIP
 from bench.config import Suite, load_suite
 from bench.datasets import captions, colours, shapes
 from bench.datasets.store import build, open_split, read_manifest
-from bench.defenses import cleanclip, fitting
+from bench.defenses import cleanclip, fitting, tecoa
+from bench.defenses.artefact import load_artefact, parts_of
 from bench.defenses.fitting import fit_all, without_class
+from bench.defenses.r_adapt import white_anchor
+from bench.defenses.tower import load_tower
 from bench.errors import UserError
 from bench.evaluation.run import evaluate
 from bench.paths import Paths, paths_for
@@ -164,6 +172,61 @@ def test_pairs_stay_on_disk_until_they_are_taken(made, paths, monkeypatch):
     before = opened[0].images[0].copy()
     handed[0][0] = 0
     assert (open_split(paths.data, read_manifest(paths.data, "captions"), "train").images[0] == before).all()
+
+
+# Defenses joined by "+".
+
+TECOA = {"epochs": 1, "batch_size": 32, "warmup_steps": 0, "attack_steps": 1}
+
+
+def test_what_two_joined_defenses_begin_with_is_tuned_once(made, paths, monkeypatch):
+    calls = []
+    fit = tecoa.fit
+    monkeypatch.setattr(tecoa, "fit", lambda *given: calls.append(given) or fit(*given))
+    guided = {"method": "tecoa+r_adapt_m", "options": {"tecoa": TECOA, "r_adapt_m": {"cutoff": 6}}}
+    probed = {"method": "tecoa+linear_probe", "options": {"tecoa": TECOA, "linear_probe": {"epochs": 1}}}
+    suite = _suite(made, {"none": {}, "tecoa": {"options": TECOA}, "guided": guided, "probed": probed})
+    cards = [_fit(suite, name, made, paths)["shapes.seed1"] for name in ("guided", "tecoa", "probed")]
+    assert len(calls) == 1
+    assert len({card["files"]["tecoa"] for card in cards}) == 1
+    assert [sorted(card["files"]) for card in cards] == [["r_adapt_m", "tecoa"], ["tecoa"], ["linear_probe", "tecoa"]]
+    tower, probe = cards[1]["tuned_parameters"], cards[2]["tuned_parameters"] - cards[1]["tuned_parameters"]
+    assert (cards[0]["tuned_parameters"], probe) == (tower, 12 * 128 + 12)
+    assert cards[0]["wall_s"] >= cards[1]["wall_s"] > 0
+
+
+def test_the_guided_model_that_is_loaded_is_the_checkpoint_with_the_robust_anchor(made, paths):
+    guided = {"method": "tecoa+r_adapt_m", "options": {"tecoa": TECOA, "r_adapt_m": {"cutoff": None}}}
+    suite = _suite(made, {"none": {}, "guided": guided})
+    _fit(suite, "guided", made, paths)
+    checkpoint = load_checkpoint(made / "models" / "base" / "badnet")
+    folder = paths.defended("main", "guided", "badnet") / "shapes.seed1"
+    _, model = load_artefact(folder, parts_of(suite.tracks["main"], "guided", "here"), checkpoint)
+    assert model is not None
+    assert model.staged.clip is checkpoint.clip
+    anchor, tower = load_file(folder / "r_adapt_m.safetensors")["anchor"], load_file(folder / "tecoa.safetensors")
+    robust = load_tower(tower, DefendedCLIP(StagedCLIP(checkpoint.clip)), "tecoa")
+    torch.testing.assert_close(anchor, white_anchor(robust.staged), atol=1e-5, rtol=0)
+
+
+def test_a_joined_defense_whose_first_part_diverges_has_diverged(made, paths):
+    guided = {"method": "tecoa+r_adapt_m", "options": {"tecoa": TECOA | {"learning_rate": 1e30}, "r_adapt_m": {}}}
+    guided["options"]["tecoa"]["epochs"] = 3
+    card = _fit(_suite(made, {"none": {}, "guided": guided}), "guided", made, paths)["shapes.seed1"]
+    assert card["state"] == "diverged"
+    assert "tecoa: the loss is nan" in card["reason"]
+    assert card["files"] == {}
+
+
+def test_other_weights_in_a_file_are_another_artefact(made, paths, tmp_path):
+    weights = tmp_path / "robust.safetensors"
+    suite = _suite(made, {"none": {}, "robust_weights": {"options": {"weights": str(weights)}}})
+    found = []
+    for seed in (1, 2):
+        save_weights(build_clip("mini", seed=seed), weights)
+        found.append(_fit(suite, "robust_weights", made, paths)["any.seed1"])
+    assert found[0]["files"] != found[1]["files"]
+    assert [card["data"].keys() for card in found] == [{str(weights)}] * 2
 
 
 def test_base_to_new_tunes_on_the_base_half_and_tests_on_either(made: Path, tmp_path: Path, paths: Paths) -> None:

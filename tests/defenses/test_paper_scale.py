@@ -4,6 +4,8 @@ import pytest
 import torch
 
 from bench.clip.defended import DefendedCLIP, Task
+from bench.clip.model import build
+from bench.clip.staged import StagedCLIP
 from bench.defenses import (
     advmaple,
     advpt,
@@ -15,8 +17,14 @@ from bench.defenses import (
     apt,
     cba_fapt,
     fap,
+    fare,
     nap_tuning,
+    r_adapt,
+    r_adapt_m,
+    r_adapt_plus,
     rvpt,
+    tecoa,
+    tga,
 )
 from bench.defenses.contract import Labelled
 from bench.defenses.fitting import tuned_parameters
@@ -36,6 +44,11 @@ TUNED = {
     advmaple: 3_557_120,
     cba_fapt: 3_557_120,
     rvpt: 345_600,
+    tecoa: 87_849_216,
+    fare: 87_849_216,
+    tga: 87_849_216,
+    r_adapt: 0,
+    r_adapt_plus: 38_400,
 }
 
 
@@ -43,8 +56,8 @@ TUNED = {
 def test_a_step_and_a_batch(module, vit_b_32):
     victim = DefendedCLIP(vit_b_32)
     data = Labelled(torch.rand(2, 3, 224, 224), torch.arange(2), Task(("cat", "golden retriever"), "a photo of a {}."))
-    attack = {} if module is rvpt else {"attack_steps": 1}
-    options = module.Options(epochs=1, **attack)
+    quick = {"epochs": 1} if module is rvpt else {"epochs": 1, "attack_steps": 1}
+    options = module.Options(**{} if module is r_adapt else quick)
     tensors = module.fit(victim, data, options)
     assert tuned_parameters(module, tensors) == TUNED[module]
     assert all(torch.isfinite(tensor).all() for tensor in tensors.values())
@@ -54,3 +67,18 @@ def test_a_step_and_a_batch(module, vit_b_32):
     assert logits.shape == (2, 3)
     assert torch.isfinite(logits).all()
     assert not torch.equal(logits, victim.classifier(others)(data.images))
+
+
+def test_anchors_of_vit_l_14():
+    """One step on one image with the largest of the papers' towers."""
+    clip = build("ViT-L-14")
+    clip.model.requires_grad_(False)
+    victim = DefendedCLIP(StagedCLIP(clip))
+    data = Labelled(torch.rand(1, 3, 224, 224), torch.tensor([1]), Task(("cat", "dog"), "a photo of a {}."))
+    options = r_adapt_plus.Options(epochs=1, attack_steps=1)
+    tensors = r_adapt_plus.fit(victim, data, options)
+    assert tuned_parameters(r_adapt_plus, tensors) == 257 * 1024
+    guided = r_adapt_m.load(tensors, victim.with_clip(clip), r_adapt_m.Options())
+    logits = guided.classifier(data.task)(data.images)
+    assert torch.isfinite(logits).all()
+    assert not torch.equal(logits, victim.classifier(data.task)(data.images))

@@ -1,3 +1,4 @@
+import pandas as pd
 import pytest
 
 from bench.errors import UserError
@@ -231,3 +232,62 @@ def test_a_table_may_show_several_tracks_and_only_some_of_their_cells(house):
         "backdoor,badnet,25.0,-,-,-,",
         "backdoor,blended,25.0,-,-,-,",
     ]
+
+
+def with_replay(house, **table):
+    """The robust track with a replayed attack too, in a table with a column for each attack."""
+    house.content["tracks"]["robust"]["attacks"].append("replay")
+    spec = {"rows": ["dataset", "defense"], "columns": ["attack"], "average": False, "gaps": {"replay": "autoattack"}}
+    house.content["tables"]["nap_1"] |= spec | table
+    house.fill("1000")
+    house.put("robust", "nap", "replay", "1111")
+    house.put("robust", "nap", "autoattack", "0000")
+
+
+def test_the_gap_between_two_threat_models_is_a_column(house):
+    with_replay(house)
+    house.put("robust", "none", "replay", state="failed", reason="why")
+    lines, text = house.table("nap_1")
+    assert lines == [
+        "dataset,defense,clean,PGD-100,autoattack,replay,Worst case,replay - autoattack,flags",
+        "Shapes,CLIP,25.0,25.0,25.0,failed,25.0,-,control_survives",
+        "Shapes,nap,25.0,25.0,0.0,100.0,0.0,+100.0,control_survives",
+        "digits,CLIP,25.0,25.0,25.0,25.0,25.0,+0.0,control_survives",
+        "digits,nap,25.0,25.0,25.0,25.0,25.0,+0.0,control_survives",
+    ]
+    assert "replay - autoattack: the difference in points." in text
+    # Whatever a replayed attack finds, an attacker who sees the defense can find too.
+    known = pd.read_csv(house.paths.boards / "nap_1.long.csv").set_index(["row", "column"])["worst_known"]
+    assert known["Shapes / nap", "replay"] == known["Shapes / nap", "autoattack"] == 0
+    assert (house.paths.boards / "nap_1.tex").read_text().count("replay - autoattack") == 1
+
+
+def test_each_gap_is_between_columns_that_are_alike_otherwise(house):
+    with_replay(house, rows=["defense"], columns=["dataset", "attack"])
+    lines, _ = house.table("nap_1")
+    assert lines[0].split(",")[-3:-1] == ["Shapes replay - Shapes autoattack", "digits replay - digits autoattack"]
+    assert lines[2].split(",")[-3:-1] == ["+100.0", "+0.0"]
+
+
+def test_a_position_may_be_the_mean_over_datasets(house):
+    with_replay(house, rows=["defense"], mean_over=["dataset"])
+    lines, text = house.table("nap_1")
+    assert lines[2] == "nap,25.0,25.0,12.5,62.5,12.5,+50.0,control_survives"
+    # 5 of the 8 images of both datasets.
+    assert "62.5 [30.6, 86.3]" in text
+    assert "Each is the mean over dataset, with the interval of all its images." in text
+
+
+def test_a_mean_needs_all_that_it_is_over(house):
+    with_replay(house, rows=["defense"], mean_over=["dataset"])
+    house.put("robust", "nap", "replay", state="failed", reason="why", dataset="digits")
+    lines, _ = house.table("nap_1")
+    assert lines[2] == "nap,25.0,25.0,12.5,-,12.5,-,control_survives"
+
+
+def test_a_mean_over_sets_of_unequal_size_has_no_interval_of_its_own(house):
+    with_replay(house, rows=["defense"], mean_over=["dataset"])
+    house.put("robust", "nap", "replay", "11000000", dataset="digits")
+    lines, text = house.table("nap_1")
+    assert lines[2].split(",")[4] == "62.5"
+    assert "| 62.5 |" in " ".join(text.split())

@@ -46,6 +46,19 @@ def test_the_networks_behind_issba_are_checked_where_a_checkpoint_needs_them(che
     assert check(content) == ["benchmark.yaml: steganography: bit: unknown key 'bit'; did you mean 'bits'?"]
 
 
+def test_weights_that_a_stage_trains_need_not_be_there_yet(check: Check, content: dict) -> None:
+    content["pretraining"] = {"own": {"architecture": "mini_photos", "pairs": "captions", "options": {"steps": 5}}}
+    weights = "models/pretrained/{}/weights.safetensors"
+    content["checkpoints"]["clean"]["base"] = {"architecture": "mini_photos", "weights": weights.format("own")}
+    assert check(content) == []
+    content["checkpoints"]["clean"]["base"]["weights"] = weights.format("other")
+    content["pretraining"]["own"]["options"]["step"] = 5
+    assert check(content) == [
+        "benchmark.yaml: pretraining.own.options: step: unknown key 'step'; did you mean 'steps'?",
+        "benchmark.yaml: checkpoints.clean.base.weights: models/pretrained/other/weights.safetensors is missing",
+    ]
+
+
 def test_misspelt_keys_are_found_everywhere_at_once(check: Check, content: dict) -> None:
     content["tracks"]["adversarial"]["defenses"]["rvpt"] = {"options": {"epoch": 4}}
     content["tracks"]["backdoor"]["defenses"]["both"] = {
@@ -134,7 +147,7 @@ def test_tables_whose_positions_hold_several_cells(check: Check, content: dict) 
     content["checkpoints"]["second"] = content["checkpoints"]["badnet"]
     content["tables"]["one"]["columns"] = ["metric", "dataset"]
     assert check(content) == [
-        "benchmark.yaml: tables.one: metric named twice in rows and columns; once is enough",
+        "benchmark.yaml: tables.one: metric named twice in rows, columns and mean_over; once is enough",
         "benchmark.yaml: tables.one: cells that differ in checkpoint fall on one position; add it to rows or columns",
         "benchmark.yaml: tables.two.columns: empty; name at least one of what the cells are told apart by",
         "benchmark.yaml: tables.two: cells that differ in attack fall on one position; add it to rows or columns",
@@ -179,12 +192,21 @@ def test_an_item_that_cannot_be_imported_is_one_fault(
     ]
 
 
-def test_the_default_suite_is_right(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("path", ["benchmark.yaml", "leaderboards/photos/benchmark.yaml"])
+def test_the_suite_is_right(monkeypatch: pytest.MonkeyPatch, path: str) -> None:
     from bench.config import load_suite
 
     monkeypatch.chdir(ROOT)
-    path = Path("benchmark.yaml")
-    assert check_suite(load_suite(path), path) == []
+    assert check_suite(load_suite(Path(path)), Path(path)) == []
+
+
+def test_gaps_lie_between_columns_of_attacks_that_are_there(check: Check, content: dict) -> None:
+    content["tables"]["one"] |= {"rows": ["attack"], "columns": ["defense"], "gaps": {"pgd": "clen"}}
+    content["tables"]["one"]["mean_over"] = ["checkpoint", "defense", "dataset", "metric"]
+    faults = check(content)
+    assert "benchmark.yaml: tables.one.gaps: lie between columns of attacks; name attack in columns" in faults
+    assert "benchmark.yaml: tables.one.gaps: unknown attack 'clen'; did you mean 'clean'?" in faults
+    assert "benchmark.yaml: tables.one: defense named twice in rows, columns and mean_over; once is enough" in faults
 
 
 def test_ids_that_a_table_shows_must_be_there(check: Check, content: dict) -> None:

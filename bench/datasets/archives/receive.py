@@ -43,7 +43,7 @@ def receive(files: Sequence[File], folder: Path, pins: dict[str, str]) -> dict[s
     Args:
         files: What to get.
         folder: ``data/archives/<dataset>``.
-        pins: SHA-256 to accept instead of the published checksum, by file name.
+        pins: SHA-256 to accept beside the published checksum, by file name; alone where none is published.
 
     Returns:
         Receipts by file name; where an unpacked folder is in a file's place, of the names and sizes in it.
@@ -133,10 +133,12 @@ def _accept(found: Path, path: Path, file: File, pin: str, before: Receipt | Non
     size = found.stat().st_size
     if not pin and file.size and size != file.size:
         raise UserError(f"{where} has {size} bytes instead of {file.size}{fix}")
-    md5, sha256 = _digests(found, with_md5=bool(file.md5) and not pin)
-    known = pin or file.sha256 or (before.sha256 if before and not file.md5 else "")
-    if (known and sha256 != known) or (md5 and md5 != file.md5):
-        wanted = f"sha256 {known}" if known else f"md5 {file.md5}"
+    md5, sha256 = _digests(found, with_md5=bool(file.md5))
+    first_use = before.sha256 if before and not (pin or file.md5) else ""
+    known = file.sha256 or first_use
+    as_published = known in ("", sha256) and md5 == file.md5 and bool(known or md5 or not pin)
+    if sha256 != pin and not as_published:
+        wanted = f"sha256 {pin or known}" if pin or known else f"md5 {file.md5}"
         raise UserError(
             f"{where} has the wrong checksum: sha256 {sha256}{f', md5 {md5}' if md5 else ''} instead of {wanted}{fix} "
             "(the dataset's option 'pins' accepts another copy)"

@@ -48,7 +48,7 @@ class ArchiveOptions(Options):
             The TeCoA family takes 256.
         resize: Filter of the resize.
         upright: Turn photos upright as their EXIF data say. The papers' loaders do not.
-        pins: SHA-256 of copies to accept instead of the published files, by file name; for a mirror that packed anew.
+        pins: SHA-256 of copies to accept beside the published files, by file name; for a mirror that packed anew.
         splits: Only these splits; all if empty. ``tecoa16`` is the TeCoA list, and large for some datasets.
     """
 

@@ -160,6 +160,10 @@ def cifar10(root: Path) -> None:
     _cifar(root / "cifar10/cifar-10-python.tar.gz", "cifar-10-batches-py", names, b"labels", "batches.meta")
 
 
+def photos(root: Path) -> None:
+    cifar10(root)
+
+
 def cifar100(root: Path) -> None:
     names = {b"fine_label_names": [b"apple", b"aquarium_fish"], b"coarse_label_names": [b"fruit"]}
     _cifar(root / "cifar100/cifar-100-python.tar.gz", "cifar-100-python", names, b"fine_labels", "meta")
@@ -229,7 +233,7 @@ LAYOUTS: dict[str, Callable[[Path], None]] = {
     for layout in (
         caltech101, caltech256, cc3m, cifar10, cifar100, coco_captions, country211, dtd, eurosat, fgvc_aircraft,
         flickr30k, flowers102, food101, imagenet, imagenet_a, imagenet_r, imagenet_sketch, imagenet_v2, oxford_pets,
-        pcam, stanford_cars, stl10, sun397, ucf101, vqav2,
+        pcam, photos, stanford_cars, stl10, sun397, ucf101, vqav2,
     )
 }  # fmt: skip
 

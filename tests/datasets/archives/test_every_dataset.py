@@ -27,7 +27,11 @@ from tests.datasets.archives.conftest import Server
 from tests.datasets.archives.layouts import LAYOUTS
 from tests.datasets.archives.packing import picture
 
-MORE: dict[str, dict[str, Any]] = {"cc3m": {"shards": 2}, "imagenet": {"train_per_class": 2, "val_per_class": 1}}
+MORE: dict[str, dict[str, Any]] = {
+    "cc3m": {"shards": 2},
+    "imagenet": {"train_per_class": 2, "val_per_class": 1},
+    "photos": {"val_per_class": 1},
+}
 # Splits with their sizes, and class names of the dataset's own protocol.
 EXPECTED: dict[str, tuple[dict[str, int], tuple[str, ...]]] = {
     "caltech101": ({"train": 9, "val": 3, "test": 6, "tecoa16": 19}, ("face", "accordion", "wild cat")),
@@ -50,6 +54,7 @@ EXPECTED: dict[str, tuple[dict[str, int], tuple[str, ...]]] = {
     "imagenet_v2": ({"test": 5}, ()),
     "oxford_pets": ({"train": 6, "val": 2, "test": 4, "tecoa16": 4}, ("abyssinian", "beagle")),
     "pcam": ({"test": 14, "tecoa16": 14}, ("healthy lymph node tissue", "lymph node tumor tissue")),
+    "photos": ({"train": 8, "val": 2, "test": 2}, ("airplane", "automobile")),
     "stanford_cars": (
         {"train": 6, "val": 2, "test": 4, "tecoa16": 4}, ("2012 Audi TTS Coupe", "2007 Dodge Dakota Club-Cab"),
     ),
@@ -192,6 +197,17 @@ def test_cifar_pixels_stand_where_they_should(tmp_path: Path, fetched: Fetched, 
     test = open_split(tmp_path / "data", fetched(name), "test")
     assert test.labels.tolist() == [1, 0]
     assert (test.images[0, 0, 3, 20], test.images[0].astype(int).sum()) == (105 if name == "cifar10" else 101,) * 2
+
+
+def test_photographs_have_sentences_with_the_name_of_their_class(tmp_path: Path, fetched: Fetched) -> None:
+    manifest = fetched("photos")
+    train, val = (open_split(tmp_path / "data", manifest, split) for split in ("train", "val"))
+    assert not set(train.names) & set(val.names)
+    assert sorted(val.labels) == [0, 1]
+    assert len(set(train.captions)) > 2
+    for part in (train, val):
+        for label, text in zip(part.labels, part.captions, strict=True):
+            assert f"an {manifest.description.class_names[label]}" in text
 
 
 def test_stl10_is_stored_by_columns_and_counts_from_one(tmp_path: Path, fetched: Fetched) -> None:

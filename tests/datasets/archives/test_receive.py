@@ -179,6 +179,18 @@ def test_a_pin_accepts_the_copy_that_it_names_and_no_other(served: File, folder:
     assert get(other, folder, pin=SHA256).exists()
 
 
+def test_beside_a_pin_the_published_file_is_as_good(served: File, folder: Path) -> None:
+    assert get(served, folder, pin="1" * 64).exists()
+    assert get(served, folder, pin="1" * 64).exists()
+
+
+def test_where_nothing_is_published_the_pin_alone_decides(served: File, folder: Path) -> None:
+    unknown = served._replace(md5="", size=0)
+    get(unknown, folder)
+    message = refused(unknown, folder, pin="1" * 64)
+    assert "1" * 64 in message
+
+
 @pytest.mark.parametrize("kind", ["text/html; charset=utf-8", "application/octet-stream"])
 def test_an_html_page_is_told_as_such(server: Server, folder: Path, kind: str) -> None:
     (server.root / "page").write_bytes(b"\n<!DOCTYPE html><title>Quota exceeded</title>")
