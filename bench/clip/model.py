@@ -14,7 +14,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from bench.clip.robust import ROBUST, robust_names, robust_weights
-from bench.clip.small import MEAN, STD, shipped_weights, small_architectures, small_clip
+from bench.clip.small import MEAN, STD, read_architecture, shipped_weights, small_architectures, vocabulary
+from bench.clip.tokenizer import WordTokenizer
 from bench.config import Options
 from bench.errors import UserError, unknown
 
@@ -55,8 +56,7 @@ def build(architecture: str, seed: int = 0) -> Clip:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         if architecture in small_architectures():
-            model, tokenize, size = small_clip(architecture)
-            return Clip(architecture, model.eval(), tokenize, size, MEAN, STD)
+            return _small(architecture)
         _check_architecture(architecture)
         clip = _wrap(architecture, open_clip.create_model(architecture))
         with torch.no_grad():
@@ -128,6 +128,17 @@ def normalise(clip: Clip, images: Tensor) -> Tensor:
     """Images in [0,1] as the image tower wants them: minus mean, over standard deviation, per channel."""
     mean, std = (images.new_tensor(values).view(1, 3, 1, 1) for values in (clip.mean, clip.std))
     return (images - mean) / std
+
+
+def _small(architecture: str) -> Clip:
+    spec = read_architecture(architecture)
+    tokenizer = WordTokenizer(vocabulary(spec.words), spec.text["context_length"])
+    model = open_clip.CLIP(
+        embed_dim=spec.embed_dim,
+        vision_cfg=open_clip.CLIPVisionCfg(**spec.vision),
+        text_cfg=open_clip.CLIPTextCfg(**spec.text, vocab_size=tokenizer.vocab_size),
+    )
+    return Clip(architecture, model.eval(), tokenizer, spec.vision["image_size"], MEAN, STD)
 
 
 def _check_architecture(architecture: str) -> None:

@@ -1,7 +1,8 @@
 """Small CLIPs of our own, at 32x32 pixels: each is a folder beside this file with an ``architecture.json``.
 
 The folder may hold ``vocabulary.txt``, the words of its tokenizer (another folder's are used if the architecture names
-it under ``words``), and ``weights.safetensors`` with ``card.json``, which are then what ``shipped`` stands for.
+it under ``words``), and ``weights.safetensors`` with ``card.json``, which are then what ``shipped`` stands for. Light:
+what reads a suite needs it without torch.
 """
 
 import json
@@ -9,9 +10,6 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import open_clip
-
-from bench.clip.tokenizer import WordTokenizer
 from bench.config import Options
 
 MEAN, STD = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
@@ -49,16 +47,9 @@ def vocabulary(folder: str = "mini") -> list[str]:
     return (_home() / folder / "vocabulary.txt").read_text("utf-8").split()
 
 
-def small_clip(architecture: str) -> tuple[open_clip.CLIP, WordTokenizer, int]:
-    """A small CLIP with random weights, its tokenizer and the side of its images."""
-    spec = Architecture(**json.loads((_home() / architecture / "architecture.json").read_text("utf-8")))
-    tokenizer = WordTokenizer(vocabulary(spec.words), spec.text["context_length"])
-    model = open_clip.CLIP(
-        embed_dim=spec.embed_dim,
-        vision_cfg=open_clip.CLIPVisionCfg(**spec.vision),
-        text_cfg=open_clip.CLIPTextCfg(**spec.text, vocab_size=tokenizer.vocab_size),
-    )
-    return model, tokenizer, spec.vision["image_size"]
+def read_architecture(name: str) -> Architecture:
+    """What a small CLIP is built from."""
+    return Architecture(**json.loads((_home() / name / "architecture.json").read_text("utf-8")))
 
 
 def _home() -> Path:

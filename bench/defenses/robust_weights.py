@@ -25,7 +25,7 @@ class Options(Closed):
         weights: As in the ``base`` of a checkpoint, for the victim's architecture: a name, or a safetensors file.
     """
 
-    weights: str
+    weights: str = "fare4"
 
 
 def fit(victim: DefendedCLIP, data: Labelled | Pairs | None, options: Options) -> Tensors:

@@ -101,8 +101,8 @@ class _Checker:
     def _checkpoint(self, spec: CheckpointSpec, key: str) -> None:
         if ("architectures", spec.base.get("architecture", "")) not in self._absent:
             with self._collected():
-                planned = [self._paths.pretrained(name) / WEIGHTS for name in self._suite.pretraining]
-                check_base(spec.base, self._at(f"{key}.base"), planned)
+                weights = [self._paths.pretrained(name) / WEIGHTS for name in self._suite.pretraining]
+                check_base(spec.base, self._at(f"{key}.base"), weights)
         self._item("backdoors", spec.trigger, spec.trigger_options, f"{key}.trigger", f"{key}.trigger_options")
         with self._collected():
             parse(TrainOptions, spec.train, self._at(f"{key}.train"))

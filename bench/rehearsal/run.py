@@ -19,6 +19,7 @@ from bench.evaluation.adversary import write_attacks
 from bench.evaluation.record import Record
 from bench.evaluation.run import evaluate
 from bench.files import write_text
+from bench.items import load_item
 from bench.leaderboard.collect import write_cells
 from bench.leaderboard.table import write_table
 from bench.paths import Paths, paths_for
@@ -68,7 +69,7 @@ def rehearse(path: Path, limit: int, out: Path) -> list[Record]:
 
 
 def parts_to_run(suite: Suite) -> Iterator[Part]:
-    """What shows everything once: each file of a defense, each way to tune it, each attack in each threat model.
+    """What shows everything once: each file of a defense, each way to tune it, each attack in its threat models.
 
     All else would run the same code again; its cells stay ``missing``. So do those of what is planned only.
     """
@@ -86,14 +87,18 @@ def parts_to_run(suite: Suite) -> Iterator[Part]:
                 kinds |= {("trigger", suite.checkpoints[name].trigger) for name in plan.checkpoints}
             attacks = [attack for attack in plan.attacks if not absent.attack(attack)]
             first = {_kind(suite, attack): attack for attack in reversed(attacks)}
-            new = [attack for kind, attack in first.items() if ("attack", *kind) not in met]
+            new = [attack for kind, attack in reversed(first.items()) if ("attack", *kind) not in met]
             if new or not kinds <= met:
                 met |= kinds | {("attack", *_kind(suite, attack)) for attack in new}
                 yield Part(track, defense, new or attacks[:1])
 
 
 def _kind(suite: Suite, attack: str) -> tuple[str, str]:
-    return suite.method_of(attack), suite.attacks[attack].threat_model
+    """The file and the threat model; AutoAttack has no fewer steps to rehearse with, so one threat model is enough."""
+    method = suite.method_of(attack)
+    module = load_item("attacks", method, "attacks")
+    long = module.METRIC == "RA" and "steps" not in module.Options.model_fields
+    return method, "" if long else suite.attacks[attack].threat_model
 
 
 def _prepare(suite: Suite, parts: list[Part], paths: Paths) -> None:
