@@ -63,7 +63,7 @@ EXPECTED: dict[str, tuple[dict[str, int], tuple[str, ...]]] = {
     "ucf101": ({"train": 6, "val": 2, "test": 4}, ("Apply Eye Makeup", "Yo Yo")),
     "vqav2": ({"val": 2}, ()),
 }  # fmt: skip
-RENDERED = {"shapes", "colours", "backgrounds", "shape_colour", "captions", "digits"}
+RENDERED = {"shapes", "colours", "backgrounds", "shape_colour", "captions", "scenes", "digits"}
 
 Fetched = Callable[..., Manifest]
 
