@@ -35,7 +35,7 @@ SuiteOption = Annotated[Path, typer.Option("--suite", help="The suite's benchmar
 def main() -> None:
     """Run the command; mistakes of the user end in one message and exit code 2."""
     # OpenMP's threads wait for each other by spinning, which takes ten times as long on a machine that does other work.
-    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+    os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     try:
         app()
     except UserError as error:

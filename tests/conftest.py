@@ -12,6 +12,11 @@ from bench.datasets import world
 from bench.defenses.contract import Labelled, Pairs
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Slow tests first, so that no process is left alone with one at the end."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+
 @pytest.fixture
 def seeded() -> Iterator[None]:
     """torch's global stream starts at seed 0 and is put back afterwards."""

@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+# They share one repository, which one process makes.
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("pipeline")]
 ROOT = Path(__file__).resolve().parents[1]
 BIN = Path(sys.executable).parent
 
@@ -107,7 +109,6 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Repository:
     return made
 
 
-@pytest.mark.slow
 def test_first_run_makes_every_stage_and_the_second_none(repository: Repository) -> None:
     listed = repository.run("dvc", "stage", "list", "--all", "--name-only").split()
     # 3 datasets, steganography, 2 checkpoints, 1 + 2 defenses, the attacks, 1 + 4 evaluations, collect, 1 table
@@ -116,7 +117,6 @@ def test_first_run_makes_every_stage_and_the_second_none(repository: Repository)
     assert (repository.folder / "leaderboards" / "small.md").exists()
 
 
-@pytest.mark.slow
 def test_adding_a_defense_runs_only_its_own_stages(repository: Repository) -> None:
     own = repository.folder / "bench" / "defenses" / "my_probe.py"
     shutil.copy(repository.folder / "bench" / "defenses" / "linear_probe.py", own)
@@ -135,7 +135,6 @@ def test_adding_a_defense_runs_only_its_own_stages(repository: Repository) -> No
     }
 
 
-@pytest.mark.slow
 def test_editing_an_attack_runs_only_that_attack(repository: Repository) -> None:
     attack = repository.folder / "bench" / "attacks" / "pgd.py"
     before = attack.read_text()
@@ -147,7 +146,6 @@ def test_editing_an_attack_runs_only_that_attack(repository: Repository) -> None
     assert evaluations == {"attacks", "evaluate_adversarial@none-pgd", "evaluate_adversarial@linear_probe-pgd"}
 
 
-@pytest.mark.slow
 def test_a_killed_evaluation_goes_on_and_ends_in_the_same_bytes(repository: Repository) -> None:
     slower = yaml.safe_load(repository.read("benchmark.yaml"))
     slower["attacks"]["pgd"]["options"]["steps"] = 80

@@ -30,6 +30,7 @@ ANALYSES: dict[str, dict[str, Any]] = {
     "cka": IMAGES | {"standard": CLEAN, "models": {"tuned": TUNED}},
     "costs": {"models": models("none", "rvpt")},
     "curves": {"panels": {"epochs": CELLS | {"defenses": ["rvpt", "cleanclip"], "option": "epochs"}}},
+    "datasets": {},
     "distributions": IMAGES | {"models": models("none", "rvpt"), "perturbation": PERTURBATION},
     "embeddings": IMAGES | {"models": models("none", "rvpt"), "perplexity": 5},
     "heads": IMAGES | {"standard": CLEAN, "robust": TUNED, "attack": {"attack": "pgd"}},
