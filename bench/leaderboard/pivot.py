@@ -1,6 +1,6 @@
 """From cells to the rows and columns of a table, before anything is formatted."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from statistics import fmean, stdev
 from typing import Any, NamedTuple, get_args
 
@@ -135,7 +135,7 @@ def pivot(cells: pd.DataFrame, spec: TableSpec, where: str) -> Pivot:
     """Arrange the cells that a table shows.
 
     ``cells.csv`` is in the suite's order, so ids come in the order in which they first appear there; rows and columns
-    of the worst case come last.
+    of the worst case come last. Ids that the table writes alike share a row or a column.
 
     Args:
         cells: From ``read_cells``.
@@ -146,12 +146,17 @@ def pivot(cells: pd.DataFrame, spec: TableSpec, where: str) -> Pivot:
         UserError: Several cells fall on one position, which would hide all but one.
     """
     cells = shown(cells, spec)
+    first = {name: _first_written_alike(cells[name], spec) for name in (*spec.rows, *spec.columns)}
+
+    def place_of(cell: Any, names: Sequence[Column]) -> Key:
+        return tuple(first[name][id_] for name, id_ in zip(names, _key(cell, names), strict=True))
+
     found = dict[tuple[Key, Key], list[Any]]()
     for cell in cells.itertuples():
-        found.setdefault((_key(cell, spec.rows), _key(cell, spec.columns)), []).append(cell)
+        found.setdefault((place_of(cell, spec.rows), place_of(cell, spec.columns)), []).append(cell)
     for place, several in found.items():
         _check_one_cell(place, several, spec, where)
-    order = {name: list(dict.fromkeys(cells[name])) for name in (*spec.rows, *spec.columns)}
+    order = {name: list(first[name]) for name in first}
 
     def ordered(names: Sequence[Column], keys: set[Key]) -> list[Key]:
         def rank(key: Key) -> tuple[bool, list[int]]:
@@ -170,6 +175,12 @@ def pivot(cells: pd.DataFrame, spec: TableSpec, where: str) -> Pivot:
 def shown(cells: pd.DataFrame, spec: TableSpec) -> pd.DataFrame:
     """The cells that a table shows."""
     return cells[[spec.shows({name: str(getattr(cell, name)) for name in _COLUMNS}) for cell in cells.itertuples()]]
+
+
+def _first_written_alike(ids: Iterable[str], spec: TableSpec) -> dict[str, str]:
+    """For each id, the first one that the table writes in the same way."""
+    first = dict[str, str]()
+    return {id_: first.setdefault(spec.names.get(id_, id_), id_) for id_ in dict.fromkeys(ids)}
 
 
 def _key(cell: Any, names: Sequence[Column]) -> Key:

@@ -234,6 +234,27 @@ def test_a_table_may_show_several_tracks_and_only_some_of_their_cells(house):
     ]
 
 
+def test_ids_that_are_written_alike_share_a_column(house):
+    spec = {"title": "Two models", "tracks": ["backdoor", "robust"], "only": {"attack": ["clean"]}}
+    house.content["tables"]["both"] = spec | {
+        "rows": ["track", "defense", "dataset"],
+        "columns": ["checkpoint", "metric"],
+        "names": {"plain": "BadNet", "badnet": "BadNet"},
+    }
+    house.fill("1000")
+    lines, _ = house.table("both")
+    assert lines[0] == "track,defense,dataset,BadNet CA,blended CA,flags"
+    assert "backdoor,none,shapes,25.0,25.0," in lines
+    assert "robust,none,digits,25.0,-," in lines
+
+
+def test_ids_that_are_written_alike_do_not_hide_each_other(house):
+    house.content["tables"]["rvpt_1"]["names"] = {"badnet": "BadNet", "blended": "BadNet"}
+    house.fill("1000")
+    with pytest.raises(UserError, match="holds several cells, which differ in checkpoint"):
+        house.table("rvpt_1")
+
+
 def with_replay(house, **table):
     """The robust track with a replayed attack too, in a table with a column for each attack."""
     house.content["tracks"]["robust"]["attacks"].append("replay")
