@@ -99,12 +99,13 @@ class DefendedCLIP:
     def _check_room(self, prompts: list[str], length: int) -> None:
         """open_clip cuts long prompts off without a word, and with them the class names."""
         places = self.staged.context_length
+        no_room = f"{length} context vectors leave no room for the class names among {places} tokens"
         try:
             full = bool((self.staged.clip.tokenize(prompts).argmax(dim=-1) >= places - 1).any())
-        except ValueError:
-            full = True
+        except UserError as error:
+            raise UserError(f"{no_room}, or the names cannot be read: {error}") from error
         if full:
-            raise UserError(f"{length} context vectors leave no room for the class names among {places} tokens")
+            raise UserError(no_room)
 
     def logits(self, images: Tensor, texts: Tensor, trace: Trace | None = None) -> Tensor:
         """CLIP's logits of images in [0,1] against prompt embeddings."""

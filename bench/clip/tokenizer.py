@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from bench.errors import UserError
+
 _TOKEN = re.compile(r"[a-z]+|#")
 
 
@@ -29,14 +31,14 @@ class WordTokenizer:
         """Ids of ``texts``, int64 ``(n, context_length)``.
 
         Raises:
-            ValueError: A word is not in the vocabulary, or a sentence is too long.
+            UserError: A word is not in the vocabulary, or a sentence is too long.
         """
         sentences = [texts] if isinstance(texts, str) else texts
         ids = torch.zeros(len(sentences), self.context_length, dtype=torch.long)
         for row, sentence in enumerate(sentences):
             tokens = [1, *(self._id(word, sentence) for word in _TOKEN.findall(sentence.lower())), self.end]
             if len(tokens) > self.context_length:
-                raise ValueError(f"'{sentence}' has {len(tokens)} tokens, the model takes {self.context_length}")
+                raise UserError(f"'{sentence}' has {len(tokens)} tokens, the model takes {self.context_length}")
             ids[row, : len(tokens)] = torch.tensor(tokens)
         return ids
 
@@ -48,5 +50,5 @@ class WordTokenizer:
         if word not in self._ids:
             near = difflib.get_close_matches(word, self._ids, n=1)
             hint = f"; the nearest is '{near[0]}'" if near else ""
-            raise ValueError(f"the mini CLIP does not know the word '{word}' in '{sentence}'{hint}")
+            raise UserError(f"the mini CLIP does not know the word '{word}' in '{sentence}'{hint}")
         return self._ids[word]

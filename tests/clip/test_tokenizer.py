@@ -5,6 +5,7 @@ from bench.clip.defended import PLACEHOLDER
 from bench.clip.small import vocabulary
 from bench.clip.tokenizer import WordTokenizer
 from bench.datasets import digits, world
+from bench.errors import UserError
 
 WORDS = ["a", "red", "circle", "x"]
 
@@ -36,19 +37,19 @@ def test_one_string_is_a_list_of_one():
 
 
 def test_an_unknown_word_is_refused_with_its_sentence_and_the_nearest_word():
-    with pytest.raises(ValueError, match=r"'circl' in 'a circl'; the nearest is 'circle'"):
+    with pytest.raises(UserError, match=r"'circl' in 'a circl'; the nearest is 'circle'"):
         WordTokenizer(WORDS, 8)(["a circl"])
 
 
 def test_an_unknown_word_without_a_near_one_is_refused_without_a_guess():
-    with pytest.raises(ValueError, match=r"'zebu' in 'a zebu'$"):
+    with pytest.raises(UserError, match=r"'zebu' in 'a zebu'$"):
         WordTokenizer(WORDS, 8)(["a zebu"])
 
 
 def test_a_sentence_may_fill_the_context_but_not_overflow_it():
     tokenizer = WordTokenizer(WORDS, 5)
     assert tokenizer(["a red circle"]).tolist() == [[1, 2, 3, 4, 6]]
-    with pytest.raises(ValueError, match="has 6 tokens, the model takes 5"):
+    with pytest.raises(UserError, match="has 6 tokens, the model takes 5"):
         tokenizer(["a a red circle"])
 
 
