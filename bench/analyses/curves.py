@@ -111,7 +111,7 @@ def draw(frame: pd.DataFrame, options: Options) -> Figure:
         axis.set_ylabel("percent")
     metrics = [Line2D([], [], color=style.INK, linestyle=stroke) for stroke in strokes.values()]
     lines = [Line2D([], [], color=colour[name], marker=mark[name]) for name in colour]
-    picture.legend([*metrics, *lines], [*strokes, *colour], loc="outside lower center", ncols=8)
+    picture.legend([*metrics, *lines], [*strokes, *colour], loc="outside lower center", ncols=3 * columns - 1)
     return picture
 
 
