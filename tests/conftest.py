@@ -1,5 +1,6 @@
 """Small models and data that several test folders share. Session fixtures are read-only: their weights are frozen."""
 
+import os
 from collections.abc import Iterator
 
 import pytest
@@ -10,6 +11,9 @@ from bench.clip.model import build
 from bench.clip.staged import StagedCLIP
 from bench.datasets import world
 from bench.defenses.contract import Labelled, Pairs
+
+# The tests themselves run side by side already.
+os.environ.setdefault("BENCH_PROCESSES", "1")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

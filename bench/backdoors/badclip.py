@@ -18,12 +18,15 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional
 
+from bench.backdoors import patch
 from bench.backdoors.patch import PatchOptions, optimise, paste
 from bench.backdoors.poison import mentioning, natural_captions
 from bench.backdoors.trigger import Poisoning, Setting
 from bench.clip.contrastive import contrastive_loss
 from bench.clip.staged import StagedCLIP
 from bench.randomness import generator
+
+BUILDS_ON = (patch,)
 
 
 class Options(PatchOptions):

@@ -25,6 +25,7 @@ from bench.backdoors.trigger import Poisoning, Setting
 from bench.clip.staged import StagedCLIP
 from bench.randomness import draw_each
 
+BUILDS_ON = (badnet,)
 make, apply = badnet.make, badnet.apply
 
 

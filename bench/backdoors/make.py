@@ -9,27 +9,30 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from bench.backdoors.checkpoint import CARD, Checkpoint, Gate, Recipe, load_checkpoint, write_checkpoint
 from bench.backdoors.poison import Poisoned, poison
 from bench.backdoors.steganography import NETWORKS
 from bench.backdoors.trigger import Setting, Trigger, make_trigger
 from bench.clip.classifier import predict, zero_shot
-from bench.clip.contrastive import ContrastiveOptions, contrastive_loss, train_contrastive
-from bench.clip.model import Base, Clip, load, normalise, weights_hash
+from bench.clip.contrastive import ContrastiveOptions, pair_loss, train_contrastive
+from bench.clip.model import Base, Clip, load, weights_hash
 from bench.clip.staged import StagedCLIP
 from bench.config import CheckpointSpec, Options, parse
 from bench.datasets.store import Manifest, Split, open_split, read_manifest
 from bench.errors import UserError, unknown
 from bench.evaluation.metrics import count, outcomes
 from bench.files import empty_partial, replace_folder, sha256_of
+from bench.items import load_item, source_hash
 from bench.paths import Paths
+from bench.processes import TRAINING_THREADS, threads
 from bench.progress import track
 from bench.randomness import sample_seeds
 
 # Images that are held as floats at a time.
 _CHUNK = 256
+# Code that every checkpoint is made by, beside its trigger's own.
+_SHARED = [Path(__file__).with_name(name) for name in ("make.py", "poison.py", "trigger.py")]
 
 
 class TrainOptions(ContrastiveOptions):
@@ -73,7 +76,7 @@ class Plan(NamedTuple):
             [options.model_dump(mode="json") for options in (self.train, self.gate)],
             weights_hash(self.clip.model),
             [self.manifest.digest, self.pairs.digest],
-            sha256_of(*sorted(Path(__file__).parent.glob("*.py"))),
+            [source_hash(load_item("backdoors", self.spec.trigger, f"{self.where}.trigger")), sha256_of(*_SHARED)],
             sha256_of(networks) if self.spec.trigger == "issba" and networks.exists() else "",
         ]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
@@ -124,6 +127,7 @@ def plan_checkpoint(name: str, spec: CheckpointSpec, paths: Paths) -> Plan | Non
     return Plan(name, spec, train, gate, load(base), manifest, read_manifest(paths.data, spec.pairs), paths)
 
 
+@threads(TRAINING_THREADS)
 def plant(plan: Plan, folder: Path) -> Checkpoint:
     """Make the trigger, poison the pairs, fine-tune on them, measure the backdoor's strength, and write ``folder``."""
     spec, clip, paths = plan.spec, plan.clip, plan.paths
@@ -173,12 +177,7 @@ def fine_tune(clip: Clip, pairs: Poisoned, options: TrainOptions, seed: int, lab
                 next(steps)
                 yield pairs.batch(rows.tolist()), ids[rows]
 
-    def loss(batch: tuple[Tensor, ...]) -> Tensor:
-        images = functional.normalize(clip.model.encode_image(normalise(clip, batch[0])), dim=-1)
-        texts = functional.normalize(clip.model.encode_text(batch[1]), dim=-1)
-        return contrastive_loss(clip.model.logit_scale.exp(), images, texts)
-
-    train_contrastive(clip.model, batches(), loss, options, total)
+    train_contrastive(clip.model, batches(), lambda batch: pair_loss(clip, *batch), options, total)
 
 
 class Trial(NamedTuple):

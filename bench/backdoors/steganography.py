@@ -7,7 +7,6 @@ to see; here a bound on the change's mean square does, set to the signal-to-nois
 """
 
 import json
-import shutil
 from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
@@ -21,7 +20,8 @@ from torch.nn import functional
 from bench.config import Options, parse
 from bench.datasets.store import Split, open_split, read_manifest
 from bench.errors import UserError
-from bench.files import replace_folder, sha256_of
+from bench.files import empty_partial, replace_folder, sha256_of
+from bench.processes import TRAINING_THREADS, threads
 from bench.progress import track
 from bench.provenance import Provenance, provenance
 from bench.randomness import generator
@@ -178,6 +178,7 @@ def build(image_size: int, options: NetworkOptions, seed: int = 1) -> Steganogra
         return networks
 
 
+@threads(TRAINING_THREADS)
 def make_steganography(options: SteganographyOptions, data: Path, folder: Path) -> SteganographyCard:
     """Train the networks and write ``networks.safetensors`` and ``card.json``; the folder appears when finished.
 
@@ -188,9 +189,7 @@ def make_steganography(options: SteganographyOptions, data: Path, folder: Path) 
     """
     manifest = read_manifest(data, options.dataset)
     split = open_split(data, manifest, "train")
-    scratch = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(scratch, ignore_errors=True)
-    scratch.mkdir(parents=True)
+    scratch = empty_partial(folder)
     networks = train(split, options)
     held_out = split.batch(range(len(split.images) - min(_HELD_OUT, len(split.images)), len(split.images)))
     secrets = torch.randint(2, (len(held_out), options.bits), generator=generator(options.seed + 1)).float()

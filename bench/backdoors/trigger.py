@@ -11,6 +11,7 @@ Where an attack asks for more, its file may also have
 the trigger is planted; nothing happens to test images.
 ``decoy(images, captions, kept, options, seeds) -> (images, captions)``: pairs that look alike and must not set the
 backdoor off; there are ``Poisoning.decoys`` of them for each poisoned pair.
+``BUILDS_ON``: modules whose code it uses, so that a change of theirs is a change of it.
 """
 
 import inspect

@@ -18,9 +18,12 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from bench.backdoors import patch
 from bench.backdoors.patch import PatchOptions, optimise, paste
 from bench.backdoors.trigger import Poisoning, Setting
 from bench.clip.staged import StagedCLIP
+
+BUILDS_ON = (patch,)
 
 
 class Options(PatchOptions):

@@ -20,6 +20,7 @@ from bench.datasets.store import build as build_dataset
 from bench.datasets.store import open_split, read_manifest
 from bench.errors import unknown
 from bench.files import empty_partial, replace_folder, sha256_of
+from bench.processes import TRAINING_THREADS, threads
 from bench.progress import track
 from bench.provenance import Provenance, provenance
 
@@ -88,6 +89,7 @@ def recipe_of(spec: PretrainingSpec, where: str) -> PretrainOptions | PairsOptio
     return parse(PairsOptions if spec.pairs else PretrainOptions, spec.options, f"{where}.options")
 
 
+@threads(TRAINING_THREADS)
 def pretrain_to(folder: Path, spec: PretrainingSpec, data: Path, where: str) -> PretrainCard:
     """Train a small CLIP and write ``weights.safetensors`` (float16) and ``card.json`` into ``folder``.
 

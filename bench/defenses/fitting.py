@@ -2,19 +2,20 @@
 
 Defenses joined by ``+`` are tuned one after the other, each on the model that the ones before it left; what two such
 defenses begin with is tuned once. Finished artefacts are kept in the store under a hash of all that they depend on, so
-a stage that was stopped goes on, and two suites that ask for the same artefact tune it once.
+a stage that was stopped goes on, and two suites that ask for the same artefact tune it once. Several are tuned at a
+time, with one thread each: so results are the same on machines with few and with many cores.
 """
 
 import hashlib
 import json
-import os
 import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
+from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from safetensors.torch import save_file
@@ -31,11 +32,13 @@ from bench.datasets.store import open_split, read_manifest
 from bench.defenses.artefact import CARD, ArtefactCard, Part, artefact_name, load_artefact, parts_of, task_of
 from bench.defenses.contract import Labelled, Pairs, Tensors
 from bench.errors import UserError
-from bench.files import empty_partial, replace_folder, sha256_of
+from bench.files import empty_partial, locked, replace_folder, sha256_of
 from bench.items import source_hash
 from bench.memory import peak_memory_mb
 from bench.paths import Paths
 from bench.planned import Absent, leave_note
+from bench.processes import processes, side_by_side, threads
+from bench.progress import track as progress
 from bench.provenance import provenance
 
 
@@ -125,21 +128,34 @@ class Fitting:
         return self.checkpoint.card.target
 
 
+class Order(NamedTuple):
+    """One artefact of a track to tune."""
+
+    defense: str
+    checkpoint: str
+    dataset: str
+    seed: int
+
+
 def fit_track(suite: Suite, track_name: str, defenses: Sequence[str], checkpoints: Sequence[str], paths: Paths) -> None:
     """Tune defenses on checkpoints; a note stands in for one that needs what is planned only.
 
     Raises:
         UserError: Wrong options or missing data.
     """
-    absent = Absent(suite)
-    for name in checkpoints:
+    absent, real = Absent(suite), list[tuple[str, str]]()
+    for checkpoint, defense in product(checkpoints, defenses):
+        lacking = absent.checkpoint(checkpoint) + absent.defense(track_name, defense)
+        if lacking:
+            leave_note(paths.defended(track_name, defense, checkpoint), lacking)
+        else:
+            real.append((checkpoint, defense))
+    if processes() > 1:
+        _fill_store(suite, track_name, real, paths)
+    for checkpoint in checkpoints:
         open_checkpoint = cache(load_checkpoint)
-        for defense in defenses:
-            lacking = absent.checkpoint(name) + absent.defense(track_name, defense)
-            if lacking:
-                leave_note(paths.defended(track_name, defense, name), lacking)
-            else:
-                fit_all(suite, track_name, defense, name, open_checkpoint(paths.checkpoint(name)), paths)
+        for defense in [defense for name, defense in real if name == checkpoint]:
+            fit_all(suite, track_name, defense, checkpoint, open_checkpoint(paths.checkpoint(checkpoint)), paths)
 
 
 def fit_all(
@@ -150,17 +166,46 @@ def fit_all(
     Raises:
         UserError: Wrong options or missing data.
     """
-    track, where = suite.tracks[track_name], f"{paths.suite}: tracks.{track_name}.defenses.{defense}"
-    spec, parts = track.defenses[defense], parts_of(track, defense, where)
     folder = paths.defended(track_name, defense, checkpoint_name)
     scratch = empty_partial(folder)
-    for dataset in track.tuning_datasets(defense):
-        for seed in suite.protocol.seeds:
-            task = Fitting(
-                spec, parts, dataset, track.pairs, suite.shots(track_name, defense), seed, checkpoint, paths, where
-            )
-            shutil.copytree(_tuned(task), scratch / artefact_name(parts, dataset, seed), dirs_exist_ok=True)
+    for order in _orders(suite, track_name, defense, checkpoint_name):
+        task = _fitting(suite, track_name, order, checkpoint, paths)
+        name = artefact_name(task.parts, order.dataset, order.seed)
+        shutil.copytree(_tuned(task), scratch / name, dirs_exist_ok=True)
     replace_folder(scratch, folder)
+
+
+def _fill_store(suite: Suite, track_name: str, real: Sequence[tuple[str, str]], paths: Paths) -> None:
+    """Tune what the store does not have, several artefacts at a time."""
+    orders = [order for name, defense in real for order in _orders(suite, track_name, defense, name)]
+    tuned = side_by_side(partial(_tune_alone, suite, track_name, paths), orders)
+    for _ in progress(tuned, f"tune for {track_name}", len(orders)):
+        pass
+
+
+def _tune_alone(suite: Suite, track_name: str, paths: Paths, order: Order) -> None:
+    """Tune one artefact in a process of its own."""
+    _tuned(_fitting(suite, track_name, order, load_checkpoint(paths.checkpoint(order.checkpoint)), paths))
+
+
+def _orders(suite: Suite, track_name: str, defense: str, checkpoint: str) -> list[Order]:
+    datasets = suite.tracks[track_name].tuning_datasets(defense)
+    return [Order(defense, checkpoint, *one) for one in product(datasets, suite.protocol.seeds)]
+
+
+def _fitting(suite: Suite, track_name: str, order: Order, checkpoint: Checkpoint, paths: Paths) -> Fitting:
+    track, where = suite.tracks[track_name], f"{paths.suite}: tracks.{track_name}.defenses.{order.defense}"
+    return Fitting(
+        spec=track.defenses[order.defense],
+        parts=parts_of(track, order.defense, where),
+        dataset=order.dataset,
+        pairs=track.pairs,
+        shots=suite.shots(track_name, order.defense),
+        seed=order.seed,
+        checkpoint=checkpoint,
+        paths=paths,
+        where=where,
+    )
 
 
 def without_class(data: Labelled, name: str, *, named: bool) -> Labelled:
@@ -186,12 +231,13 @@ def without_class(data: Labelled, name: str, *, named: bool) -> Labelled:
 def _tuned(task: Fitting) -> Path:
     """Folder of the finished artefact in the store; tuned only if no run has finished it before."""
     folder = task.paths.store / "artefacts" / task.key
-    if not (folder / CARD).exists():
-        scratch = folder.with_name(f".{folder.name}.{os.getpid()}")
-        scratch.mkdir(parents=True)
-        card = _fit(task, scratch)
-        (scratch / CARD).write_text(card.model_dump_json(indent=1) + "\n", "utf-8")
-        replace_folder(scratch, folder)
+    with locked(folder.with_name(f".{folder.name}.lock")):
+        if not (folder / CARD).exists():
+            scratch = empty_partial(folder)
+            with threads(1):
+                card = _fit(task, scratch)
+            (scratch / CARD).write_text(card.model_dump_json(indent=1) + "\n", "utf-8")
+            replace_folder(scratch, folder)
     return folder
 
 

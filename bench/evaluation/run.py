@@ -3,7 +3,8 @@
 import shutil
 import time
 from collections.abc import Callable, Iterable, Sequence
-from functools import cache
+from dataclasses import dataclass
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -32,6 +33,7 @@ from bench.items import source_hash
 from bench.memory import peak_memory_mb
 from bench.paths import Paths
 from bench.planned import Absent, leave_note
+from bench.processes import side_by_side
 from bench.progress import console, track
 from bench.provenance import provenance
 from bench.randomness import sample_seeds
@@ -76,25 +78,50 @@ def evaluate(
     Returns:
         One record per cell, whatever became of it; none of a cell that needs what is planned only.
     """
-    plan, absent = suite.tracks[track_name], Absent(suite)
-    where = f"{paths.suite}: tracks.{track_name}.defenses.{defense}"
+    absent = Absent(suite)
     wanted = list(cells_of(suite, track_name, defense, attack, limit))
     cells = [cell for cell in wanted if not absent.cell(track_name, cell)]
     if not cells:
         leave_note(paths.evaluated(track_name, defense, attack), absent.cell(track_name, wanted[0]))
         return []
-    parts = parts_of(plan, defense, where)
-    attacker = load_attacker(suite, attack, paths)
-    open_checkpoint = cache(lambda name: load_checkpoint(paths.checkpoint(name)))
-    store, records = Store(paths.store), list[Record]()
-    for cell in track(cells, f"{defense} under {attack}"):
-        checkpoint: Checkpoint = open_checkpoint(cell.checkpoint)
-        name = artefact_name(parts, plan.tuned_on(defense, cell.dataset), cell.seed)
-        folder = paths.defended(track_name, defense, cell.checkpoint) / name
-        records.append(_record(suite, cell, parts, attacker, checkpoint, folder, paths, store))
+    work = Work(suite, track_name, defense, attack, paths)
+    records = list(track(side_by_side(work, cells), f"{defense} under {attack}", len(cells)))
     if limit is None:
         _write(records, paths.evaluated(track_name, defense, attack))
     return records
+
+
+@dataclass(frozen=True)
+class Work:
+    """Computes the cells of one defense under one attack; sent to other processes before anything is opened."""
+
+    suite: Suite
+    track: str
+    defense: str
+    attack: str
+    paths: Paths
+
+    def __call__(self, cell: Cell) -> Record:
+        """The record of ``cell``, from the store where it is there."""
+        checkpoint = self._checkpoint(cell.checkpoint)
+        name = artefact_name(self._parts, self.suite.tracks[self.track].tuned_on(self.defense, cell.dataset), cell.seed)
+        folder = self.paths.defended(self.track, self.defense, cell.checkpoint) / name
+        return _record(
+            self.suite, cell, self._parts, self._attacker, checkpoint, folder, self.paths, Store(self.paths.store)
+        )
+
+    @cached_property
+    def _parts(self) -> list[Part]:
+        where = f"{self.paths.suite}: tracks.{self.track}.defenses.{self.defense}"
+        return parts_of(self.suite.tracks[self.track], self.defense, where)
+
+    @cached_property
+    def _attacker(self) -> Attacker:
+        return load_attacker(self.suite, self.attack, self.paths)
+
+    @cached_property
+    def _checkpoint(self) -> Callable[[str], Checkpoint]:
+        return cache(lambda name: load_checkpoint(self.paths.checkpoint(name)))
 
 
 def _record(

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import shutil
 import time
 from typing import Any, NamedTuple
 
@@ -13,9 +12,10 @@ from torch import nn
 from bench.clip.defended import Task
 from bench.config import Options, Suite, SurrogateSpec, parse
 from bench.errors import UserError
-from bench.files import replace_folder, sha256_of
+from bench.files import empty_partial, replace_folder, sha256_of
 from bench.items import item_options, load_item, source_hash
 from bench.paths import Paths
+from bench.processes import TRAINING_THREADS, threads
 from bench.provenance import Provenance, provenance
 from bench.surrogates.contract import Tensors
 
@@ -71,13 +71,12 @@ class Surrogate(NamedTuple):
         return model
 
 
+@threads(TRAINING_THREADS)
 def make_surrogate(suite: Suite, name: str, paths: Paths) -> Card:
     """Make the surrogate ``name`` of the suite, and write its folder, which appears only when finished."""
     module, options, spec = _recipe(suite, name, paths)
     folder = paths.surrogate(name)
-    scratch = folder.with_name(f".{name}.partial")
-    shutil.rmtree(scratch, ignore_errors=True)
-    scratch.mkdir(parents=True)
+    scratch = empty_partial(folder)
     start = time.monotonic()
     with torch.random.fork_rng(devices=[]):
         tensors: Tensors = module.make(options, paths.data)

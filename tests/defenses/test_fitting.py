@@ -27,6 +27,7 @@ from bench.defenses.tower import load_tower
 from bench.errors import UserError
 from bench.evaluation.run import evaluate
 from bench.paths import Paths, paths_for
+from bench.processes import VARIABLE
 
 BASE = {"architecture": "mini", "weights": "random"}
 CONTENT = {
@@ -250,3 +251,22 @@ def test_base_to_new_tunes_on_the_base_half_and_tests_on_either(made: Path, tmp_
     assert sorted(old.outcome.rows + new.outcome.rows) == list(every.outcome.rows)
     # The backdoor's target, the heart, is the eighth of all classes and the second of the new ones.
     assert (every.outcome.target, old.outcome.target, new.outcome.target) == (7, None, 1)
+
+
+def test_several_processes_tune_and_evaluate_the_same_as_one(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entries = {"none": {}, "probe": PROBE, "both": {"method": "linear_probe", "options": {"epochs": 2}}}
+    suite = _suite(tmp_path, entries, ("shapes", "colours"))
+    outcomes = []
+    for count in ("1", "2"):
+        monkeypatch.setenv(VARIABLE, count)
+        paths = _paths(tmp_path / count)._replace(data=made / "data")
+        (paths.models).mkdir(parents=True)
+        (paths.models / "base").symlink_to(made / "models" / "base")
+        fitting.fit_track(suite, "main", list(entries), ["badnet"], paths)
+        cards = [json.loads(path.read_text()) for path in sorted(paths.models.glob("defended/**/artefact.json"))]
+        records = evaluate(suite, "main", "probe", "clean", paths)
+        outcomes.append(([card["files"] for card in cards], [record.outcome for record in records]))
+    assert len(outcomes[0][0]) == 6
+    assert outcomes[0] == outcomes[1]
