@@ -337,13 +337,16 @@ def check(suite: SuiteOption = DEFAULT_SUITE) -> None:
 @app.command()
 def verify(
     committed: Annotated[Path, typer.Argument(help="The cells.csv to agree with, such as the one that git holds.")],
+    others: Annotated[
+        list[Path] | None, typer.Argument(help="Cells of the same suite on other machines, which widen the intervals.")
+    ] = None,
     suite: SuiteOption = DEFAULT_SUITE,
 ) -> None:
     """Check that every value in cells.csv lies inside the intervals of another one; exit code 1 if not."""
     from bench.leaderboard.verify import read_cells, verify_boards
 
-    expected = read_cells(committed)
-    disagreements = verify_boards(expected, read_cells(_open(suite)[0].boards / "cells.csv"))
+    expected, elsewhere = read_cells(committed), [read_cells(path) for path in others or ()]
+    disagreements = verify_boards(expected, read_cells(_open(suite)[0].boards / "cells.csv"), elsewhere)
     for disagreement in disagreements:
         _console.print(disagreement, highlight=False)
     _console.print(f"{len(expected) - len(disagreements)} of {len(expected)} cells agree with {committed}")

@@ -1,6 +1,11 @@
-"""Reading ``cells.csv``, and holding it against another run: do the measured values lie in the committed intervals?"""
+"""Reading ``cells.csv``, and holding it against another run: do the measured values lie in the committed intervals?
+
+An interval is about the choice of test images. Training adds to it: rounding differs between processors, and training
+carries that on. Runs on other processors, committed beside the boards, widen the intervals by as much as was measured.
+"""
 
 import csv
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,19 +46,24 @@ def read_cells(path: Path) -> pd.DataFrame:
     return cells
 
 
-def verify_boards(committed: pd.DataFrame, measured: pd.DataFrame) -> list[str]:
+def verify_boards(committed: pd.DataFrame, measured: pd.DataFrame, others: Sequence[pd.DataFrame] = ()) -> list[str]:
     """Where a run disagrees with the committed results; cells that only the run has are no disagreement.
 
     Args:
         committed: Cells with the values and intervals that should hold, from ``read_cells``.
         measured: Cells of the run.
+        others: Cells of the same suite on other machines. A cell's interval reaches over those of all of them.
 
     Returns:
         One sentence for each committed cell that the run lacks, that ended in another state, or whose measured value
         lies outside the committed interval.
     """
-    found = _by_ids(measured)
-    faults = (_fault(ids, cell, found.get(ids)) for ids, cell in _by_ids(committed).items())
+    found, ranges = _by_ids(measured), [_by_ids(cells) for cells in (committed, *others)]
+    faults = list[str]()
+    for ids, cell in ranges[0].items():
+        done = [run[ids] for run in ranges if ids in run and run[ids].state == cell.state]
+        low, high = min(each.low for each in done), max(each.high for each in done)
+        faults.append(_fault(ids, cell._replace(low=low, high=high), found.get(ids)))
     return [fault for fault in faults if fault]
 
 

@@ -36,6 +36,26 @@ def test_it_is_the_committed_interval_that_counts_below_too(house, committed):
     assert "committed 50.0000 [15.0039, 84.9961], measured 0.0000 [0.0000, 48.9891]: outside the interval." in fault
 
 
+def test_runs_on_other_machines_widen_the_interval(house, committed):
+    house.put("robust", "nap", "clean", "1111")
+    elsewhere = house.collect()
+    (fault,) = verify_boards(committed, elsewhere)
+    assert "[15.0039, 84.9961], measured 100.0000" in fault
+    assert verify_boards(committed, elsewhere, [elsewhere]) == []
+    assert verify_boards(committed, elsewhere, [elsewhere.iloc[:0]]) == [fault]
+    house.put("robust", "nap", "clean", "0000")
+    (fault,) = verify_boards(committed, house.collect(), [elsewhere])
+    assert "[15.0039, 100.0000], measured 0.0000" in fault
+
+
+def test_a_run_that_ended_in_another_state_widens_nothing(house, committed):
+    house.put("robust", "nap", "clean", state="failed", reason="memory")
+    failed = house.collect()
+    house.put("robust", "nap", "clean", "1111")
+    assert len(verify_boards(committed, house.collect(), [failed])) == 1
+    assert "another state" in verify_boards(committed, failed, [failed])[0]
+
+
 @pytest.mark.parametrize(("value", "agrees"), [(84.9961, True), (84.9961005, True), (84.9962, False), (15.0, False)])
 def test_the_bounds_are_part_of_the_interval(committed, value, agrees):
     measured = committed.copy()
