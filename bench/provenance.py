@@ -32,9 +32,16 @@ class Provenance(Options):
     threads: int
 
 
+def provenance() -> Provenance:
+    """The facts of this process, with the device that computes in it."""
+    from bench.device import compute_device, device_name
+
+    device = compute_device()
+    return _facts(processor() if device.type == "cpu" else device_name(device))
+
+
 @cache
-def provenance(device: str = "cpu") -> Provenance:
-    """The facts of this process."""
+def _facts(device: str) -> Provenance:
     import torch
 
     commit = _git("rev-parse", "HEAD")
@@ -43,7 +50,7 @@ def provenance(device: str = "cpu") -> Provenance:
         dirty=bool(_git("status", "--porcelain", "--untracked-files=no")),
         python=platform.python_version(),
         packages={name: metadata.version(name) for name in _PACKAGES},
-        device=torch.cuda.get_device_name(device) if device.startswith("cuda") else processor(),
+        device=device,
         threads=torch.get_num_threads(),
     )
 

@@ -88,6 +88,7 @@ def attributions(model: Opened, task: Task, images: Tensor, labels: Tensor) -> t
         Image maps ``(n, patches)``, text maps ``(n, positions)``, and which positions count.
     """
     staged, maps = model.defended.staged, cba_fapt.Options()
+    labels = labels.to(staged.device)
     with torch.no_grad():
         seen, read = Trace(), Trace()
         model.defended.image(images, seen)
@@ -98,7 +99,7 @@ def attributions(model: Opened, task: Task, images: Tensor, labels: Tensor) -> t
         trace.last_attention.requires_grad_()
     visual, embedded = cba_fapt.image_maps(staged, seen, texts[labels], maps)
     textual, shown = cba_fapt.text_maps(staged, read, embedded, labels, maps)
-    return visual.detach(), textual.detach() * shown, shown
+    return visual.detach().cpu(), (textual.detach() * shown).cpu(), shown.cpu()
 
 
 def words_of(model: Opened, task: Task, label: int) -> list[str]:

@@ -65,7 +65,7 @@ def outputs(model: Loaded, sample: Sample, token: Token) -> list[Tensor]:
         own = (
             trace.class_tokens if token == "class" else [each[:, 1 : 1 + patches].mean(dim=1) for each in trace.tokens]
         )
-        found.append([each.double() for each in own])
+        found.append([each.cpu().double() for each in own])
     return [torch.cat(batches) for batches in zip(*found, strict=True)]
 
 

@@ -115,7 +115,7 @@ def worths(
         kept, others = (head_outputs(model, tokens) for model in (robust, standard))
         for coalition in coalitions:
             embedded = robust.image_from(tokens, 1, _with_heads(kept, others, coalition))
-            found[coalition].append(scaled_cosine(robust, embedded, texts).argmax(dim=1) == right)
+            found[coalition].append(scaled_cosine(robust, embedded, texts).argmax(dim=1).cpu() == right)
     return {coalition: 100 * torch.cat(hits).double().numpy() for coalition, hits in found.items()}
 
 
@@ -157,7 +157,7 @@ def draw(frame: pd.DataFrame, options: Options) -> Figure:
 
 def _with_heads(kept: Tensor, others: Tensor, coalition: Coalition) -> ImageEdits:
     """The first attention's output with the heads of ``coalition`` from ``kept`` and all else from ``others``."""
-    inside = torch.tensor([head in coalition for head in range(len(kept))]).view(-1, 1, 1, 1)
+    inside = torch.tensor([head in coalition for head in range(len(kept))], device=kept.device).view(-1, 1, 1, 1)
     attended = torch.where(inside, kept, others).sum(dim=0)
     return ImageEdits(attention={1: lambda _: attended})
 

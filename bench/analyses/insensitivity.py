@@ -78,7 +78,7 @@ def first_attentions(model: DefendedCLIP, images: Tensor) -> Tensor:
         trace = Trace()
         model.image(batch, trace)
         assert trace.first_attention is not None
-        found.append(trace.first_attention[:, :own].flatten(1))
+        found.append(trace.first_attention[:, :own].flatten(1).cpu())
     return torch.cat(found)
 
 

@@ -109,13 +109,13 @@ class Opened(NamedTuple):
 
     @torch.no_grad()
     def features(self, sample: Sample, kind: Features = "embedding", change: Change | None = None) -> Tensor:
-        """Features ``(n, d)``, float64: the embedding, or the class token after the last LayerNorm."""
-        return torch.cat([self._features(images, kind) for images in sample.batches(change)]).double()
+        """Features ``(n, d)``, float64 on the processor: the embedding, or the class token after the last LayerNorm."""
+        return torch.cat([self._features(images, kind).cpu() for images in sample.batches(change)]).double()
 
     @torch.no_grad()
     def logits(self, sample: Sample, change: Change | None = None) -> Tensor:
-        """Logits ``(n, classes)``, float64."""
-        return torch.cat([self.classifier(images) for images in sample.batches(change)]).double()
+        """Logits ``(n, classes)``, float64, on the processor."""
+        return torch.cat([self.classifier(images).cpu() for images in sample.batches(change)]).double()
 
     def target(self, sample: Sample) -> int | None:
         """Index of the backdoor's class in the sample's dataset; None without a backdoor or without such a class."""

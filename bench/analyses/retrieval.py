@@ -126,7 +126,7 @@ def _open_model(loaded: Loaded, defended: DefendedCLIP, sentences: list[str], wh
 
 @torch.no_grad()
 def _ranks(model: Opened, images: Tensor, sample: Sample) -> Tensor:
-    similarities = torch.cat([model.classifier(batch) for batch in images.split(_BATCH)])
+    similarities = torch.cat([model.classifier(batch).cpu() for batch in images.split(_BATCH)])
     return ranks(similarities, sample.labels)
 
 

@@ -78,7 +78,7 @@ def _shifts(source: Source, options: Options) -> Iterator[tuple[str, str, Tensor
 @torch.no_grad()
 def amplitudes(planes: Tensor) -> Tensor:
     """Mean amplitude of each spatial frequency over all planes ``(..., h, w)``, zero frequency in the middle."""
-    spectrum = torch.fft.fftshift(torch.fft.fft2(planes.double()), dim=(-2, -1)).abs()
+    spectrum = torch.fft.fftshift(torch.fft.fft2(planes.cpu().double()), dim=(-2, -1)).abs()
     return spectrum.flatten(end_dim=-3).mean(dim=0)
 
 
@@ -102,7 +102,7 @@ def _filtered(source: Source, name: str, model: DefendedCLIP, sample: Sample) ->
         raise UserError(f"{source.where}.options.filters: '{name}' does not edit pixels; name a model with a filter")
     mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (clip.mean, clip.std))
     for images in sample.batches():
-        yield edit(normalise(clip, images)) * std + mean
+        yield edit(normalise(clip, images.to(model.staged.device))).cpu() * std + mean
 
 
 def _gain(sample: Sample, changed: Iterable[Tensor]) -> Tensor:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from bench.attacks.contract import Knowledge
 from bench.config import Options
+from bench.device import device_of, free_cache
 from bench.progress import console
 
 # An eps of n/255 is not a binary fraction; float32 rounding of image +- eps stays below this.
@@ -80,6 +81,7 @@ def attack_in_parts(
         if not _is_out_of_memory(error) or len(images) == 1:
             raise
     # Out of the handler, whose traceback keeps the tensors of the failed try.
+    free_cache(device_of(model))
     half = len(images) // 2
     console.print(f"out of memory with {len(images)} images at a time; going on with {half}", style="yellow")
     parts = [
@@ -117,7 +119,8 @@ def run_attack(
     Args:
         module: The attack file's module.
         model: What to attack.
-        images: Clean images in [0,1], ``(n, 3, h, w)`` float32.
+        images: Clean images in [0,1], ``(n, 3, h, w)`` float32; they and the labels go where the model is, and the
+            result comes back to where they were.
         labels: True classes.
         options: The attack file's options.
         seeds: One per image.
@@ -132,6 +135,8 @@ def run_attack(
         )
     if len(seeds) != len(images):
         raise ValueError(f"{len(images)} images need as many seeds, not {len(seeds)}")
+    home, there = images.device, device_of(model)
+    images, labels = images.to(there), labels.to(there)
     before = images.clone()
     knowledge, counting = knowledge or Knowledge(), Counting(model)
     encoder = Counting(knowledge.encoder) if knowledge.encoder is not None else None
@@ -155,4 +160,4 @@ def run_attack(
     if result.eps is not None and (adversarial - images).abs().max() > result.eps + _ROUNDING:
         raise ValueError(f"attack '{name}' left the ball of radius {result.eps * 255:.3f}/255")
     forwards, backwards = (sum(counts) for counts in zip(*(each.counts for each in counters), strict=True))
-    return Attacked(adversarial, frozenset(flags), forwards, backwards)
+    return Attacked(adversarial.to(home), frozenset(flags), forwards, backwards)

@@ -20,6 +20,7 @@ from bench.clip.model import Base, Clip, load, weights_hash
 from bench.clip.staged import StagedCLIP
 from bench.config import CheckpointSpec, Options, parse
 from bench.datasets.store import Manifest, Split, open_split, read_manifest
+from bench.device import compute_device
 from bench.errors import UserError, unknown
 from bench.evaluation.metrics import count, outcomes
 from bench.files import empty_partial, replace_folder, sha256_of
@@ -224,7 +225,7 @@ class Trial(NamedTuple):
         classifier = zero_shot(StagedCLIP(clip), words.class_names, prefix + words.template)
         for start in range(0, len(self.split.labels), _CHUNK):
             rows = range(len(self.split.labels))[start : start + _CHUNK]
-            images = self.split.batch(rows)
+            images = self.split.batch(rows).to(compute_device())
             if image:
                 images = self.trigger.apply(images, sample_seeds(0, rows))
             predictions += predict(classifier, images).tolist()

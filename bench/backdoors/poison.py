@@ -18,6 +18,7 @@ from bench.clip.model import Clip
 from bench.clip.small import small_architectures
 from bench.datasets.store import Split
 from bench.datasets.world import Dice, article
+from bench.device import compute_device
 from bench.errors import UserError
 from bench.randomness import sample_seeds
 
@@ -125,7 +126,7 @@ def natural_captions(setting: Setting) -> list[str]:
 
 def _planted(trigger: Trigger, setting: Setting, rows: Sequence[int]) -> Tensor:
     """The images of ``rows`` with the trigger, as bytes."""
-    images, seeds = setting.pairs.batch(rows), _seeds(setting, rows)
+    images, seeds = setting.pairs.batch(rows).to(compute_device()), _seeds(setting, rows)
     if hasattr(trigger.module, "prepare"):
         texts = [setting.pairs.captions[row] for row in rows]
         images = trigger.module.prepare(images, trigger.options, setting, texts, seeds)
@@ -160,4 +161,4 @@ def _chunks(rows: Sequence[int]) -> Iterator[Sequence[int]]:
 
 def _stored(images: Tensor) -> Tensor:
     """As bytes; by rounding, not truncation: a stored trigger must not drift by a grey level."""
-    return (images * 255).round().to(torch.uint8)
+    return (images * 255).round().to("cpu", torch.uint8)

@@ -19,6 +19,7 @@ from torch.nn import functional
 
 from bench.config import Options, parse
 from bench.datasets.store import Split, open_split, read_manifest
+from bench.device import compute_device, device_of
 from bench.errors import UserError
 from bench.files import empty_partial, replace_folder, sha256_of
 from bench.processes import TRAINING_THREADS, threads
@@ -167,7 +168,7 @@ class Steganography(NamedTuple):
 
 
 def build(image_size: int, options: NetworkOptions, seed: int = 1) -> Steganography:
-    """Networks with random weights, the same for the same seed."""
+    """Networks with random weights, the same for the same seed, where they will compute."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         networks = Steganography(options, Encoder(image_size, options).eval(), Decoder(image_size, options).eval())
@@ -175,6 +176,8 @@ def build(image_size: int, options: NetworkOptions, seed: int = 1) -> Steganogra
             if isinstance(module, nn.Conv2d | nn.Linear):
                 # As in StegaStamp; with torch's own smaller start the string never gets through so many layers.
                 nn.init.kaiming_normal_(module.weight)
+        for network in (networks.encoder, networks.decoder):
+            network.to(compute_device())
         return networks
 
 
@@ -197,7 +200,8 @@ def make_steganography(options: SteganographyOptions, data: Path, folder: Path) 
     twice = secrets[: len(held_out) // 2].repeat(2, 1)
     pairs = held_out[: len(twice)]
     save_file(
-        {name: tensor.contiguous() for name, tensor in _modules(networks).state_dict().items()}, scratch / NETWORKS
+        {name: tensor.cpu().contiguous() for name, tensor in _modules(networks).state_dict().items()},
+        scratch / NETWORKS,
     )
     card = SteganographyCard(
         recipe=options,
@@ -238,13 +242,13 @@ def train(split: Split, options: SteganographyOptions) -> Steganography:
     networks = build(split.images.shape[-1], options, options.seed)
     optimizer = torch.optim.Adam(_modules(networks).parameters(), lr=options.learning_rate)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, options.steps)
-    stream, loudest = generator(options.seed), 10 ** (-options.psnr / 10)
+    stream, loudest, there = generator(options.seed), 10 ** (-options.psnr / 10), device_of(networks.encoder)
     seen = max(1, len(split.images) - _HELD_OUT)
     for step in track(range(options.steps), "steganography"):
         rows = torch.randint(seen, (options.batch_size,), generator=stream).tolist()
         # Two images of the batch hide the same string.
         secrets = torch.randint(2, (options.batch_size // 2, options.bits), generator=stream).float().repeat(2, 1)
-        images = split.batch(rows)
+        secrets, images = (part.to(there) for part in (secrets, split.batch(rows)))
         hidden = networks.encoder(secrets, images)
         read = functional.binary_cross_entropy_with_logits(networks.decoder(hidden.clamp(0, 1)), secrets)
         loudness = functional.relu((hidden - images).square().flatten(1).mean(dim=1) / loudest - 1).mean()
@@ -259,16 +263,18 @@ def train(split: Split, options: SteganographyOptions) -> Steganography:
 
 @torch.no_grad()
 def hide(networks: Steganography, secrets: Tensor, images: Tensor) -> Tensor:
-    """Images that hide ``secrets``, as they come back from bytes."""
-    hidden = [networks.encoder(*batch) for batch in zip(secrets.split(32), images.split(32), strict=True)]
+    """Images that hide ``secrets``, as they come back from bytes, on the processor."""
+    there = device_of(networks.encoder)
+    batches = zip(secrets.split(32), images.split(32), strict=True)
+    hidden = [networks.encoder(secret.to(there), batch.to(there)).cpu() for secret, batch in batches]
     return (torch.cat(hidden).clamp(0, 1) * 255).round() / 255
 
 
 @torch.no_grad()
 def bit_accuracy(networks: Steganography, images: Tensor, secrets: Tensor) -> float:
     """Percent of the bits of ``secrets`` that are read correctly from ``images`` that hide them."""
-    hidden = hide(networks, secrets, images)
-    read = torch.cat([networks.decoder(batch) for batch in hidden.split(32)]) > 0
+    hidden, there = hide(networks, secrets, images), device_of(networks.decoder)
+    read = torch.cat([networks.decoder(batch.to(there)).cpu() for batch in hidden.split(32)]) > 0
     return 100 * (read == (secrets > 0.5)).float().mean().item()
 
 

@@ -129,7 +129,7 @@ def make_trigger(name: str, options: dict[str, Any], setting: Setting, where: st
     """
     module = load_item("backdoors", name, f"{where}.trigger")
     settings = item_options(module, options, f"{where}.trigger_options")
-    return Trigger(name, settings, module.make(settings, setting))
+    return Trigger(name, settings, {key: tensor.cpu() for key, tensor in module.make(settings, setting).items()})
 
 
 def save_trigger(trigger: Trigger, folder: Path) -> None:

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from bench.clip.staged import StagedCLIP
+from bench.device import device_of
 
 
 class Classifier(nn.Module):
@@ -57,5 +58,6 @@ def zero_shot(staged: StagedCLIP, class_names: Sequence[str], template: str) -> 
 
 @torch.no_grad()
 def predict(model: nn.Module, images: Tensor, batch_size: int = 256) -> Tensor:
-    """Predicted classes ``(n,)`` of images in [0,1]."""
-    return torch.cat([model(batch).argmax(dim=1) for batch in images.split(batch_size)])
+    """Predicted classes ``(n,)`` of images in [0,1], on the processor."""
+    there = device_of(model)
+    return torch.cat([model(batch.to(there)).argmax(dim=1).cpu() for batch in images.split(batch_size)])

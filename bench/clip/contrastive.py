@@ -14,6 +14,7 @@ from torch.nn import functional
 
 from bench.clip.model import Clip, normalise
 from bench.config import Options
+from bench.device import compute_device
 
 
 class ContrastiveOptions(Options):
@@ -72,8 +73,8 @@ def train_contrastive(
     """Train all parameters of ``model`` in place.
 
     Args:
-        model: An open_clip model; left in evaluation mode.
-        batches: ``total`` batches, each handed to ``loss`` as it is.
+        model: An open_clip model; left in evaluation mode, on the device that computes.
+        batches: ``total`` batches, each handed to ``loss`` there.
         loss: From a batch to a scalar.
         options: Optimiser settings.
         total: Number of batches, which fixes the schedule.
@@ -81,12 +82,13 @@ def train_contrastive(
     Raises:
         FloatingPointError: The loss is not finite.
     """
-    model.train().requires_grad_(True)
+    there = compute_device()
+    model.to(there).train().requires_grad_(True)
     optimizer = torch.optim.AdamW(parameter_groups(model, options.weight_decay), lr=options.learning_rate)
     for step, batch in enumerate(batches):
         for group in optimizer.param_groups:
             group["lr"] = options.learning_rate * cosine_with_warmup(step, total, options.warmup_steps)
-        value = loss(batch)
+        value = loss(tuple(part.to(there) for part in batch))
         if not torch.isfinite(value):
             raise FloatingPointError(
                 f"the contrastive loss is {value.item()} at step {step + 1} of {total}; "

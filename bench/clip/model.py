@@ -17,6 +17,7 @@ from bench.clip.robust import ROBUST, robust_names, robust_weights
 from bench.clip.small import MEAN, STD, read_architecture, shipped_weights, small_architectures, vocabulary
 from bench.clip.tokenizer import WordTokenizer
 from bench.config import Options
+from bench.device import compute_device
 from bench.errors import UserError, unknown
 
 
@@ -48,7 +49,7 @@ class Clip:
 
 
 def build(architecture: str, seed: int = 0) -> Clip:
-    """``architecture`` with random weights, the same for the same seed, in evaluation mode.
+    """``architecture`` with random weights, the same for the same seed, in evaluation mode, where it will compute.
 
     Raises:
         UserError: The architecture is unknown, or its image tower is not a vision transformer.
@@ -56,13 +57,13 @@ def build(architecture: str, seed: int = 0) -> Clip:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         if architecture in small_architectures():
-            return _small(architecture)
+            return _placed(_small(architecture))
         _check_architecture(architecture)
         clip = _wrap(architecture, open_clip.create_model(architecture))
         with torch.no_grad():
             # open_clip starts new models at the scale of CLIP's first training step; trained ones end near 100.
             clip.model.logit_scale.fill_(math.log(100))
-        return clip
+        return _placed(clip)
 
 
 def load(base: Base) -> Clip:
@@ -113,7 +114,8 @@ def load_weights(clip: Clip, path: Path) -> Clip:
 
 def save_weights(clip: Clip, path: Path, dtype: torch.dtype = torch.float32) -> None:
     """Write all tensors of ``clip`` to a safetensors file."""
-    save_file({name: tensor.to(dtype).contiguous() for name, tensor in clip.model.state_dict().items()}, path)
+    state = clip.model.state_dict()
+    save_file({name: tensor.to("cpu", dtype).contiguous() for name, tensor in state.items()}, path)
 
 
 def weights_hash(model: nn.Module) -> str:
@@ -179,7 +181,12 @@ def own_weights(architecture: str) -> list[str]:
 def _published(base: Base) -> Clip:
     _check_architecture(base.architecture)
     check_published(base)
-    return _wrap(base.architecture, open_clip.create_model(base.architecture, pretrained=base.weights))
+    return _placed(_wrap(base.architecture, open_clip.create_model(base.architecture, pretrained=base.weights)))
+
+
+def _placed(clip: Clip) -> Clip:
+    clip.model.to(compute_device())
+    return clip
 
 
 def check_published(base: Base) -> None:

@@ -120,6 +120,11 @@ class StagedCLIP:
         self.text_width: int = self._model.positional_embedding.shape[1]
         self.embedding_width: int = self.visual.proj.shape[1]
 
+    @property
+    def device(self) -> torch.device:
+        """Where both towers compute; images and edits may come from elsewhere, embeddings stay there."""
+        return self._model.positional_embedding.device
+
     def image(self, images: Tensor, edits: ImageEdits | None = None, trace: Trace | None = None) -> Tensor:
         """Embeddings of images in [0,1].
 
@@ -136,12 +141,12 @@ class StagedCLIP:
 
     def image_tokens(self, images: Tensor, shallow: Tensor | None = None, pixels: Edit | None = None) -> Tensor:
         """The tokens that enter the first block: class, patches, and ``shallow`` prompts if given."""
-        visual, normalised = self.visual, normalise(self.clip, images)
+        visual, normalised = self.visual, normalise(self.clip, images.to(self.device))
         patches = visual.conv1(normalised if pixels is None else pixels(normalised)).flatten(2).permute(0, 2, 1)
         first = visual.class_embedding.view(1, 1, -1).expand(len(patches), -1, -1)
         tokens = torch.cat([first, patches], dim=1) + visual.positional_embedding
         if shallow is not None:
-            tokens = torch.cat([tokens, _spread(shallow, len(tokens))], dim=1)
+            tokens = torch.cat([tokens, _spread(shallow, tokens)], dim=1)
         return visual.ln_pre(tokens)
 
     def image_from(self, tokens: Tensor, first: int, edits: ImageEdits, trace: Trace | None = None) -> Tensor:
@@ -158,7 +163,7 @@ class StagedCLIP:
             if layer in edits.refine:
                 tokens = torch.cat([edits.refine[layer](tokens[:, :own]), tokens[:, own:]], dim=1)
             if layer in edits.prompts:
-                tokens = torch.cat([tokens[:, :own], _spread(edits.prompts[layer], len(tokens))], dim=1)
+                tokens = torch.cat([tokens[:, :own], _spread(edits.prompts[layer], tokens)], dim=1)
             block, edit = self.image_blocks[layer - 1], edits.attention.get(layer)
             attended = block.attention(block.ln_1(tokens))
             attended = attended if edit is None else edit(attended)
@@ -219,12 +224,12 @@ class StagedCLIP:
 
     def word_vectors(self, words: str) -> Tensor:
         """Token embeddings ``(n, width)`` of ``words``, without start and end."""
-        (ids,) = self.clip.tokenize([words]).to(self._model.positional_embedding.device)
+        (ids,) = self.clip.tokenize([words]).to(self.device)
         return self._model.token_embedding(ids[1 : ids.argmax()])
 
     def features_of(self, sentences: list[str], edits: TextEdits | None = None, trace: Trace | None = None) -> Tensor:
         """Normalised text embeddings of plain sentences, ``(n, d)``."""
-        ids = self.clip.tokenize(sentences).to(self._model.positional_embedding.device)
+        ids = self.clip.tokenize(sentences).to(self.device)
         return functional.normalize(self.text(ids, edits, trace), dim=-1)
 
     def query_key_value(self, block: ResidualAttentionBlock, tokens: Tensor) -> QueryKeyValue:
@@ -250,14 +255,15 @@ def _add_attended(block: ResidualAttentionBlock, tokens: Tensor, attended: Tenso
     return tokens + block.ls_2(block.mlp(block.ln_2(tokens)))
 
 
-def _spread(prompts: Tensor, count: int) -> Tensor:
-    return prompts.unsqueeze(0).expand(count, -1, -1)
+def _spread(prompts: Tensor, tokens: Tensor) -> Tensor:
+    """The same ``prompts`` for each row of ``tokens``, and where these are."""
+    return prompts.to(tokens.device).unsqueeze(0).expand(len(tokens), -1, -1)
 
 
 def _overwrite(tokens: Tensor, vectors: Tensor) -> Tensor:
     """``tokens`` with positions 1 to n replaced by ``vectors``, ``(n, width)`` or one set per row."""
     length = vectors.shape[-2]
-    vectors = vectors if vectors.dim() == 3 else _spread(vectors, len(tokens))
+    vectors = vectors.to(tokens.device) if vectors.dim() == 3 else _spread(vectors, tokens)
     return torch.cat([tokens[:, :1], vectors, tokens[:, 1 + length :]], dim=1)
 
 

@@ -52,7 +52,8 @@ def perturb(loss: Loss, images: Tensor, options: BallOptions, *, random_start: b
     """
     eps, start = options.eps / 255, images
     if random_start:
-        start = (images + torch.empty_like(images).uniform_(-eps, eps)).clamp(0, 1)
+        noise = torch.empty(images.shape).uniform_(-eps, eps)
+        start = (images + noise.to(images)).clamp(0, 1)
     return ascend(loss, images, start, eps, options.step_size / 255, options.attack_steps)
 
 
@@ -67,7 +68,8 @@ def attack_model(
     random_start: bool = True,
 ) -> Tensor:
     """Adversarial images for ``model`` as it is; class texts do not depend on the image and stay as given."""
-    fixed = texts.detach()
+    fixed, there = texts.detach(), model.staged.device
+    images, labels = images.to(there), labels.to(there)
 
     def logits(candidates: Tensor) -> Tensor:
         return model.logits(candidates, fixed)

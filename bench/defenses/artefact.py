@@ -141,7 +141,10 @@ def load_artefact(folder: Path, parts: list[Part], checkpoint: Checkpoint) -> tu
         file = folder / f"{part.name}.safetensors"
         if sha256_of(file) != card.files[part.name]:
             raise UserError(f"{file} was changed since the defense was tuned; tune it again")
-        model = part.module.load(load_file(file), model, part.options)
+        there = model.staged.device
+        tensors = {name: tensor.to(there) for name, tensor in load_file(file).items()}
+        with there:  # what a defense makes anew for its tensors is made beside them
+            model = part.module.load(tensors, model, part.options)
     return card, model
 
 

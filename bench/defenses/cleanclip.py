@@ -87,7 +87,7 @@ def training_samples(data: Pairs, options: Options) -> int:
 
 def one_way_loss(scale: Tensor, originals: Tensor, copies: Tensor) -> Tensor:
     """Cross-entropy of finding each original's copy among all copies; not symmetric."""
-    return functional.cross_entropy(scale * originals @ copies.T, torch.arange(len(originals)))
+    return functional.cross_entropy(scale * originals @ copies.T, torch.arange(len(originals), device=originals.device))
 
 
 def change_words(caption: str) -> str:

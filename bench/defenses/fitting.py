@@ -257,7 +257,7 @@ def _fit(task: Fitting, folder: Path) -> ArtefactCard:
                 torch.manual_seed(task.seed)
                 data = task.data_for(part)
                 tensors: Tensors = part.module.fit(victim, data, part.options)
-            stored = {name: tensor.contiguous() for name, tensor in tensors.items()}
+            stored = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
             save_file(stored, folder / f"{part.name}.safetensors")
             tuned += tuned_parameters(part.module, tensors)
             samples = max(samples, training_samples(part.module, data, part.options))

@@ -31,7 +31,7 @@ def fit(victim: DefendedCLIP, data: Labelled | Pairs | None, options: Options) -
     """Train ``weight`` (classes, d) and ``bias`` (classes,)."""
     assert isinstance(data, Labelled)
     with torch.no_grad():
-        features = torch.cat([victim.image(images) for images in data.images.split(256)])
+        features = torch.cat([victim.image(images).cpu() for images in data.images.split(256)])
     head = nn.Linear(features.shape[1], len(data.task.class_names))
     optimizer = torch.optim.SGD(head.parameters(), lr=options.learning_rate, momentum=0.9)
     for _ in range(options.epochs):

@@ -94,6 +94,7 @@ class Prompts(nn.Module):
         if layout.worded and "text_1" in self.vectors:
             words = staged.word_vectors(layout.wording(template).format(""))[: layout.length]
             self.vectors["text_1"].data[: len(words)] = words
+        self.to(staged.device)
 
     def of(self, tower: Tower) -> dict[int, Tensor]:
         """Prompts of one tower by layer; projections are computed from the present vectors."""

@@ -13,6 +13,7 @@ from torchvision.transforms import v2
 
 from bench.config import Options
 from bench.defenses.contract import Labelled
+from bench.device import compute_device
 from bench.progress import track
 
 
@@ -72,8 +73,8 @@ def tune(
     """Minimise ``loss`` over few-shot data.
 
     Args:
-        parameters: What to tune.
-        data: Images and labels.
+        parameters: What to tune; they go to the device that computes, and stay there.
+        data: Images and labels; they go there batch by batch.
         loss: From images, labels and epoch (from 0) to a scalar.
         options: Optimiser and schedule.
         label: Name for the progress bar.
@@ -84,6 +85,9 @@ def tune(
     Raises:
         FloatingPointError: The loss is not finite.
     """
+    there = compute_device()
+    # In place: whoever holds one of the parameters sees it move.
+    nn.ParameterList(parameters).to(there)
     optimizer = _optimizer(parameters, options)
     history, steps, per_epoch = list[float](), count(), -(-len(data.labels) // options.batch_size)
     for epoch in track(range(options.epochs), label):
@@ -93,7 +97,7 @@ def tune(
             for group in optimizer.param_groups:
                 group["lr"] = rate
             images = _augmented(data.images[rows], options.crop) if options.augment else data.images[rows]
-            value = loss(images, data.labels[rows], epoch)
+            value = loss(images.to(there), data.labels[rows].to(there), epoch)
             if not torch.isfinite(value):
                 raise FloatingPointError(
                     f"{label}: the loss is {value.item()} in epoch {epoch + 1}; lower learning_rate "

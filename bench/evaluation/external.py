@@ -15,6 +15,7 @@ from bench.clip.model import weights_hash
 from bench.config import Suite, ThreatModel
 from bench.datasets.store import Manifest, read_manifest
 from bench.defenses.artefact import task_of
+from bench.device import compute_device, device_of
 from bench.errors import UserError, unknown
 from bench.evaluation.adversary import Attacker, Mean, load_attacker
 from bench.evaluation.record import Cell, Identity, Record
@@ -96,7 +97,7 @@ def evaluate_external(
 
 
 def load_external(reference: str) -> External:
-    """The model that ``my_file.py:function`` returns, in evaluation mode and without parameter gradients.
+    """The model that ``my_file.py:function`` returns, where it will compute, without parameter gradients.
 
     Raises:
         UserError: There is no such file or function, or it does not return a module.
@@ -114,7 +115,7 @@ def load_external(reference: str) -> External:
     model = getattr(module, function)()
     if not isinstance(model, nn.Module):
         raise UserError(f"--model {reference}: {function}() returned a {type(model).__name__}, not a torch.nn.Module")
-    model.eval().requires_grad_(False)
+    model.to(compute_device()).eval().requires_grad_(False)
     return External(f"{path.stem}.{function}", model, sha256_of(path), weights_hash(model))
 
 
@@ -160,7 +161,7 @@ def _record(
 def _check_logits(external: External, images: torch.Tensor, classes: int, dataset: str) -> None:
     """Tell what is wrong with the model's output before anything is counted."""
     with torch.no_grad():
-        logits = external.model(images)
+        logits = external.model(images.to(device_of(external.model)))
     if not isinstance(logits, torch.Tensor) or logits.shape != (len(images), classes):
         got = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
         raise UserError(

@@ -21,6 +21,7 @@ from bench.config import Suite
 from bench.datasets.halves import Drawn, draw
 from bench.datasets.store import Manifest, read_manifest
 from bench.defenses.artefact import ArtefactCard, Part, artefact_name, load_artefact, parts_of, task_of
+from bench.device import device_of
 from bench.errors import UserError
 from bench.evaluation.adversary import Attacker, load_attacker, view_of
 from bench.evaluation.cells import cells_of
@@ -213,7 +214,8 @@ def compute(scene: Scene, finished: dict[int, Batch], keep: Callable[[Batch], No
     places = torch.arange(len(scene.rows)) if every else torch.nonzero(clean == scene.labels).flatten()
     predictions, flags = clean.clone(), set[str]()
     if scene.identity.cell.threat_model == "white_box":
-        flags |= masking_flags(scene.model, scene.images[:_SANITY_IMAGES], scene.labels[:_SANITY_IMAGES])
+        few = (part[:_SANITY_IMAGES].to(device_of(scene.model)) for part in (scene.images, scene.labels))
+        flags |= masking_flags(scene.model, *few)
     batches, limit = list[Batch](), scene.attacker.cell_seconds
     chunks = places.split(scene.identity.protocol.batch_size) if len(places) else ()
     for chunk in track(chunks, scene.identity.cell.name):

@@ -9,6 +9,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+from bench.errors import UserError
+
 _OLDEST, _NEWEST = (3, 11), (3, 13)
 _LEAST_GB = 5.0
 _LOCKED = re.compile(r"^([A-Za-z0-9._-]+)==([^\s;\\]+)", re.MULTILINE)
@@ -64,11 +66,17 @@ def device_check() -> Check:
     """Accelerators, and threads on the processor."""
     try:
         import torch
+
+        from bench.device import compute_device
     except ImportError as error:
         return Check("fault", f"torch cannot be imported: {error}", "pip install --require-hashes -r requirements.lock")
+    try:
+        device = compute_device()
+    except UserError as error:
+        return Check("fault", str(error), "unset BENCH_DEVICE, and the best device that is here is taken")
     names = [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())]
     cores, threads = os.cpu_count() or 1, torch.get_num_threads()
-    told = f"device: {', '.join(names) or 'processor only'}; {threads} threads on {cores} cores"
+    told = f"device: {', '.join(names) or 'processor only'}; computes on {device}; {threads} threads on {cores} cores"
     return Check("well", told) if threads <= cores else Check("warning", told, f"export OMP_NUM_THREADS={cores}")
 
 

@@ -22,6 +22,7 @@ from bench.clip.staged import StagedCLIP
 from bench.datasets.store import Split
 from bench.defenses.artefact import Part
 from bench.defenses.contract import Labelled, Pairs
+from bench.device import compute_device
 from bench.memory import peak_memory_mb
 
 _BATCHES = 2
@@ -71,9 +72,9 @@ class Stopwatch:
 
     def passes(self, architecture: str, batch_size: int) -> Passes:
         """See ``Meter``; on a zero-shot classifier for ten classes."""
-        clip = self._clip(architecture)
+        clip, there = self._clip(architecture), compute_device()
         model = zero_shot(StagedCLIP(clip), [PLACEHOLDER] * 10, "{}")
-        images, labels = _images(clip, batch_size), torch.zeros(batch_size, dtype=torch.int64)
+        images, labels = _images(clip, batch_size).to(there), torch.zeros(batch_size, dtype=torch.int64).to(there)
 
         def gradient() -> None:
             inputs = images.clone().requires_grad_()

@@ -28,6 +28,7 @@ from torchvision.transforms import v2
 from bench.clip.defended import Task
 from bench.config import Options as Closed
 from bench.datasets.store import open_split, read_manifest
+from bench.device import compute_device
 from bench.progress import track
 from bench.surrogates.contract import Gives, Tensors
 
@@ -79,14 +80,16 @@ def make(options: Options, data: Path) -> Tensors:
     torch.manual_seed(options.seed)
     pixels = open_split(data, read_manifest(data, options.images), "train").images[: options.count]
     backbone = _backbone(options)
-    net = nn.Sequential(backbone, _head(backbone))
+    there = compute_device()
+    net = nn.Sequential(backbone, _head(backbone)).to(there)
     optimizer = torch.optim.SGD(
         net.parameters(), lr=options.learning_rate, momentum=0.9, weight_decay=options.weight_decay
     )
     for epoch in range(options.epochs):
         batches = torch.randperm(len(pixels)).split(options.batch_size)[: len(pixels) // options.batch_size]
         for rows in track(batches, f"train the substitute, epoch {epoch + 1} of {options.epochs}"):
-            loss = _loss(net, torch.from_numpy(pixels[rows.numpy()]).float() / 255, options)
+            images = torch.from_numpy(pixels[rows.numpy()]).float() / 255
+            loss = _loss(net, images.to(there), options)
             if not torch.isfinite(loss):
                 raise FloatingPointError(
                     f"ags: the loss is {loss.item()} in epoch {epoch + 1}; lower learning_rate "

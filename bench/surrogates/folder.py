@@ -11,6 +11,7 @@ from torch import nn
 
 from bench.clip.defended import Task
 from bench.config import Options, Suite, SurrogateSpec, parse
+from bench.device import compute_device
 from bench.errors import UserError
 from bench.files import empty_partial, replace_folder, sha256_of
 from bench.items import item_options, load_item, source_hash
@@ -68,7 +69,7 @@ class Surrogate(NamedTuple):
     def model(self, task: Task) -> nn.Module:
         """Images in [0,1] to logits for ``task``, or to features."""
         model: nn.Module = self.module.restore(self.tensors, self.options, task)
-        return model
+        return model.to(compute_device())
 
 
 @threads(TRAINING_THREADS)
@@ -80,7 +81,7 @@ def make_surrogate(suite: Suite, name: str, paths: Paths) -> Card:
     start = time.monotonic()
     with torch.random.fork_rng(devices=[]):
         tensors: Tensors = module.make(options, paths.data)
-    save_file({key: tensor.contiguous() for key, tensor in tensors.items()}, scratch / _WEIGHTS)
+    save_file({key: tensor.cpu().contiguous() for key, tensor in tensors.items()}, scratch / _WEIGHTS)
     card = Card(
         spec=spec,
         source=source_hash(module),

@@ -9,6 +9,7 @@ from torch.nn import functional
 from bench.clip.classifier import Classifier, sentences
 from bench.clip.defended import Task
 from bench.clip.model import Clip, normalise
+from bench.device import compute_device
 
 
 def zero_shot(clip: Clip, task: Task) -> Classifier:
@@ -18,9 +19,10 @@ def zero_shot(clip: Clip, task: Task) -> Classifier:
         clip: Any model with open_clip's ``encode_image`` and ``encode_text``.
         task: The classes.
     """
-    model: Any = clip.model.eval().requires_grad_(False)
+    there = compute_device()
+    model: Any = clip.model.to(there).eval().requires_grad_(False)
     with torch.no_grad():
-        ids = clip.tokenize(sentences(task.class_names, task.template))
+        ids = clip.tokenize(sentences(task.class_names, task.template)).to(there)
         texts = functional.normalize(model.encode_text(ids), dim=-1)
     size = (clip.image_size, clip.image_size)
 

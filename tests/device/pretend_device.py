@@ -1,0 +1,146 @@
+"""A device that is only pretended: its tensors hold ordinary numbers, and refuse to meet those of the processor.
+
+With ``BENCH_DEVICE=pretend`` the whole code runs as on an accelerator, and whatever it leaves on the wrong device is
+an error, on any machine. The rules are CUDA's: two devices meet in copies only; a tensor without dimensions may come
+from the processor, and so may the indices into a tensor of the device. Two rules are our own: random numbers are drawn
+on the processor, and a tensor is brought back before numpy sees it.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Generator, Tensor
+from torch.utils import backend_registration
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves, tree_map
+
+NAME = "pretend"
+_COPIES = {"aten::copy_", "aten::_to_copy"}
+_INDEXING = {"aten::index", "aten::index_put", "aten::index_put_", "aten::_index_put_impl_"}
+_RANDOM = {
+    "aten::rand", "aten::randn", "aten::randint", "aten::randperm", "aten::normal", "aten::bernoulli",
+    "aten::multinomial", "aten::rand_like", "aten::randn_like", "aten::randint_like", "aten::native_dropout",
+    "aten::uniform_", "aten::normal_", "aten::random_", "aten::bernoulli_", "aten::exponential_",
+}  # fmt: skip
+
+
+class _Module(backend_registration._DummyBackendModule):
+    """What ``torch.pretend`` offers."""
+
+    def get_device_name(self, device: torch.device) -> str:
+        return "a pretended accelerator"
+
+    def max_memory_allocated(self, device: torch.device) -> int:
+        return 3 * 2**20
+
+
+backend_registration._setup_privateuseone_for_python_backend(NAME, _Module())
+DEVICE = torch.device(NAME, 0)
+
+
+class Pretended(Tensor):
+    """A tensor that says it is on the device; ``held`` has its numbers."""
+
+    held: Tensor
+
+    @staticmethod
+    def __new__(cls, held: Tensor) -> "Pretended":
+        tensor = Tensor._make_wrapper_subclass(
+            cls, held.size(), strides=held.stride(), storage_offset=held.storage_offset(), dtype=held.dtype,
+            device=DEVICE,
+        )  # fmt: skip
+        tensor.held = held
+        return tensor
+
+    __torch_function__ = torch._C._disabled_torch_function_impl
+
+    @classmethod
+    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return _run(func, args, kwargs or {})
+
+
+class _Mode(TorchDispatchMode):
+    """Also sees what is made on the device, or moved to it, from nothing that is there."""
+
+    def __init__(self, drawn: bool) -> None:
+        super().__init__()
+        self._drawn = drawn
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return _run(func, args, kwargs or {}, self._drawn)
+
+
+def _empty(*args: Any, **kwargs: Any) -> Tensor:
+    return _outer(torch.empty_strided(*args[:2], dtype=kwargs.get("dtype")))
+
+
+def _copy_from(source: Tensor, target: Tensor, non_blocking: bool = False) -> Tensor:
+    _inner(target).copy_(_inner(source))
+    return target
+
+
+# ``torch.tensor`` and ``new_tensor`` ask the backend itself.
+_KERNELS = torch.library.Library("aten", "IMPL")
+_KERNELS.impl("empty_strided", _empty, "PrivateUse1")
+_KERNELS.impl("_copy_from", _copy_from, "PrivateUse1")
+
+
+@contextmanager
+def pretending(*, drawn: bool = False) -> Iterator[torch.device]:
+    """The device exists; with ``drawn``, random numbers may be drawn on it, as libraries do."""
+    before = torch.__future__.get_swap_module_params_on_conversion()
+    # The other way of moving a parameter does not know tensors that hold others.
+    torch.__future__.set_swap_module_params_on_conversion(True)
+    try:
+        with _Mode(drawn):
+            yield DEVICE
+    finally:
+        torch.__future__.set_swap_module_params_on_conversion(before)
+
+
+def _run(func: Any, args: Any, kwargs: dict[str, Any], drawn: bool = True) -> Any:
+    name, tensors = func._schema.name, [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+    asked = kwargs.get("device")
+    there = [tensor for tensor in tensors if isinstance(tensor, Pretended)]
+    on_device = bool(there) if asked is None else torch.device(asked).type == NAME
+    if there:
+        _refuse_strangers(func, name, args, tensors)
+    if on_device:
+        _refuse_draws(func, name, tree_leaves((args, kwargs)), drawn)
+    inner_args, inner_kwargs = tree_map(_inner, (args, kwargs))
+    if asked is not None:
+        inner_kwargs["device"] = torch.device("cpu")
+    found = func(*inner_args, **inner_kwargs)
+    if name == "aten::copy_":
+        return args[0]
+    # What is changed in place comes back as what it was.
+    known = {id(tensor.held): tensor for tensor in there} if func._schema.is_mutable else {}
+    return tree_map(lambda part: known.get(id(part), _outer(part)), found) if on_device else found
+
+
+def _refuse_strangers(func: Any, name: str, args: Any, tensors: list[Tensor]) -> None:
+    if name in _COPIES:
+        return
+    if name in _INDEXING and isinstance(args[0], Pretended):
+        tensors = [args[0], *(part for part in args[2:] if isinstance(part, Tensor))]
+    strangers = [tuple(tensor.shape) for tensor in tensors if not isinstance(tensor, Pretended) and tensor.dim()]
+    if strangers:
+        own = [tuple(tensor.shape) for tensor in tensors if isinstance(tensor, Pretended)]
+        raise RuntimeError(f"{func}: on the device {own}, and on the processor {strangers}")
+
+
+def _refuse_draws(func: Any, name: str, leaves: list[Any], drawn: bool) -> None:
+    if any(isinstance(leaf, Generator) for leaf in leaves):
+        raise RuntimeError(f"{func}: a stream of the processor cannot draw on the device")
+    if name in _RANDOM and not drawn:
+        raise RuntimeError(f"{func}: random numbers are drawn on the processor, so that devices agree")
+
+
+def _inner(part: Any) -> Any:
+    return part.held if isinstance(part, Pretended) else part
+
+
+def _outer(part: Any) -> Any:
+    return Pretended(part) if isinstance(part, Tensor) else part
