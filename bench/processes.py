@@ -13,6 +13,7 @@ from typing import TypeVar
 import torch
 from joblib import cpu_count
 
+from bench.device import compute_device
 from bench.errors import UserError
 
 _Item = TypeVar("_Item")
@@ -33,7 +34,7 @@ def processes() -> int:
         if not asked.isdigit() or int(asked) == 0:
             raise UserError(f"{VARIABLE} is '{asked}'; give how many processes may compute at a time, or unset it")
         return int(asked)
-    return 1 if torch.cuda.is_available() else cpu_count()
+    return cpu_count() if compute_device().type == "cpu" else 1
 
 
 @contextmanager
