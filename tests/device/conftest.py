@@ -1,11 +1,9 @@
 """A small suite that computes on the pretended device: mini CLIPs with random weights, and every defense and attack."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from bench.backdoors.make import make_checkpoint
 from bench.config import Suite
@@ -14,8 +12,6 @@ from bench.datasets.store import build
 from bench.paths import Paths
 from tests.analyses.conftest import MINI, paths_below
 from tests.defenses.test_contract import QUICK
-
-from .pretend_device import NAME, pretending
 
 CONTENT: dict[str, Any] = {
     "protocol": {"version": 1, "batch_size": 8, "seeds": [1], "shots": 1},
@@ -49,14 +45,6 @@ CONTENT: dict[str, Any] = {
     },
     "tables": {},
 }
-
-
-@pytest.fixture
-def pretend(monkeypatch: pytest.MonkeyPatch) -> Iterator[torch.device]:
-    """The device exists, and everything computes on it."""
-    monkeypatch.setenv("BENCH_DEVICE", NAME)
-    with pretending() as device:
-        yield device
 
 
 @pytest.fixture(scope="session")

@@ -6,8 +6,7 @@ import torch
 from bench.clip.classifier import zero_shot
 from bench.clip.model import build, weights_hash
 from bench.clip.staged import ImageEdits, StagedCLIP, TextEdits
-
-from .pretend_device import DEVICE
+from tests.pretend_device import DEVICE
 
 
 def test_models_are_built_on_the_device_and_images_follow(pretend, few, exact):
