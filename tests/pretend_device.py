@@ -3,7 +3,7 @@
 With ``BENCH_DEVICE=pretend`` the whole code runs as on an accelerator, and whatever it leaves on the wrong device is
 an error, on any machine. The rules are CUDA's: two devices meet in copies only; a tensor without dimensions may come
 from the processor, and so may the indices into a tensor of the device. Two rules are our own: random numbers are drawn
-on the processor, and a tensor is brought back before numpy sees it.
+on the processor, and towers and networks do not compute there.
 """
 
 from collections.abc import Callable, Iterator
@@ -116,6 +116,8 @@ def _run(func: Any, args: Any, kwargs: dict[str, Any], drawn: bool = True) -> An
         _refuse_strangers(func, name, args, leaves)
     if on_device:
         _refuse_draws(func, name, leaves, drawn)
+    else:
+        _refuse_towers(func, name, args)
     inner = {key: _each(_inner, value) for key, value in kwargs.items()}
     if asked is not None:
         inner["device"] = torch.device("cpu")
@@ -144,6 +146,12 @@ def _refuse_draws(func: Any, name: str, leaves: list[Any], drawn: bool) -> None:
         raise RuntimeError(f"{func}: a stream of the processor cannot draw on the device")
     if name in _RANDOM and not drawn:
         raise RuntimeError(f"{func}: random numbers are drawn on the processor, so that devices agree")
+
+
+def _refuse_towers(func: Any, name: str, args: Any) -> None:
+    # A convolution of single channels is a blur, which data are prepared with.
+    if name == "aten::embedding" or (name == "aten::convolution" and args[8] == 1):
+        raise RuntimeError(f"{func}: a model computes on the processor")
 
 
 def _leaves(part: Any) -> Iterator[Any]:
