@@ -38,6 +38,29 @@ def exact() -> Iterator[None]:
     torch.backends.mha.set_fastpath_enabled(before)
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _on_the_processor() -> Iterator[None]:
+    """What tests expect is what the processor computes, also where there is an accelerator."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("BENCH_DEVICE", "cpu")
+        yield
+
+
+@pytest.fixture
+def computing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Everything computes on the pretended device, once it exists."""
+    monkeypatch.setenv("BENCH_DEVICE", "pretend")
+
+
+@pytest.fixture
+def pretend(computing: None) -> Iterator[torch.device]:
+    """The pretended device exists, and everything computes on it."""
+    from tests.pretend_device import pretending
+
+    with pretending() as device:
+        yield device
+
+
 @pytest.fixture(scope="session")
 def mini() -> StagedCLIP:
     """The mini CLIP with random weights."""

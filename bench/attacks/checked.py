@@ -13,6 +13,7 @@ from bench.progress import console
 
 # An eps of n/255 is not a binary fraction; float32 rounding of image +- eps stays below this.
 _ROUNDING = 1e-6
+_NO_MEMORY = ("can't allocate memory", "out of memory", "ALLOC_FAILED")
 
 
 class Attacked(NamedTuple):
@@ -100,8 +101,8 @@ def attack_in_parts(
 
 
 def _is_out_of_memory(error: RuntimeError) -> bool:
-    """Whether memory ran out; on the processor torch raises a plain ``RuntimeError`` for that."""
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+    """Whether memory ran out; on some devices, and from some libraries, that is a plain ``RuntimeError``."""
+    return isinstance(error, torch.OutOfMemoryError) or any(phrase in str(error) for phrase in _NO_MEMORY)
 
 
 def run_attack(

@@ -6,8 +6,7 @@ import torch
 from bench.device import compute_device, device_of
 from bench.errors import UserError
 from bench.provenance import provenance
-
-from .pretend_device import DEVICE
+from tests.pretend_device import DEVICE
 
 
 def test_two_devices_do_not_meet(pretend):

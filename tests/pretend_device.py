@@ -3,10 +3,10 @@
 With ``BENCH_DEVICE=pretend`` the whole code runs as on an accelerator, and whatever it leaves on the wrong device is
 an error, on any machine. The rules are CUDA's: two devices meet in copies only; a tensor without dimensions may come
 from the processor, and so may the indices into a tensor of the device. Two rules are our own: random numbers are drawn
-on the processor, and a tensor is brought back before numpy sees it.
+on the processor, and towers and networks do not compute there.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -14,7 +14,6 @@ import torch
 from torch import Generator, Tensor
 from torch.utils import backend_registration
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves, tree_map
 
 NAME = "pretend"
 _COPIES = {"aten::copy_", "aten::_to_copy"}
@@ -55,6 +54,15 @@ class Pretended(Tensor):
         return tensor
 
     __torch_function__ = torch._C._disabled_torch_function_impl
+
+    def __repr__(self) -> str:  # pyright: ignore[reportIncompatibleMethodOverride]
+        return f"pretended {self.held}"
+
+    def __format__(self, how: str) -> str:
+        return format(self.item() if self.dim() == 0 else str(self), how)
+
+    def tolist(self) -> Any:
+        return self.cpu().tolist()
 
     @classmethod
     def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -101,30 +109,32 @@ def pretending(*, drawn: bool = False) -> Iterator[torch.device]:
 
 
 def _run(func: Any, args: Any, kwargs: dict[str, Any], drawn: bool = True) -> Any:
-    name, tensors = func._schema.name, [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
-    asked = kwargs.get("device")
-    there = [tensor for tensor in tensors if isinstance(tensor, Pretended)]
+    name, leaves = func._schema.name, list(_leaves([args, list(kwargs.values())]))
+    asked, there = kwargs.get("device"), [leaf for leaf in leaves if isinstance(leaf, Pretended)]
     on_device = bool(there) if asked is None else torch.device(asked).type == NAME
     if there:
-        _refuse_strangers(func, name, args, tensors)
+        _refuse_strangers(func, name, args, leaves)
     if on_device:
-        _refuse_draws(func, name, tree_leaves((args, kwargs)), drawn)
-    inner_args, inner_kwargs = tree_map(_inner, (args, kwargs))
+        _refuse_draws(func, name, leaves, drawn)
+    else:
+        _refuse_towers(func, name, args)
+    inner = {key: _each(_inner, value) for key, value in kwargs.items()}
     if asked is not None:
-        inner_kwargs["device"] = torch.device("cpu")
-    found = func(*inner_args, **inner_kwargs)
+        inner["device"] = torch.device("cpu")
+    found = func(*_each(_inner, args), **inner)
     if name == "aten::copy_":
         return args[0]
     # What is changed in place comes back as what it was.
     known = {id(tensor.held): tensor for tensor in there} if func._schema.is_mutable else {}
-    return tree_map(lambda part: known.get(id(part), _outer(part)), found) if on_device else found
+    return _each(lambda part: known.get(id(part), _outer(part)), found) if on_device else found
 
 
-def _refuse_strangers(func: Any, name: str, args: Any, tensors: list[Tensor]) -> None:
+def _refuse_strangers(func: Any, name: str, args: Any, leaves: list[Any]) -> None:
     if name in _COPIES:
         return
     if name in _INDEXING and isinstance(args[0], Pretended):
-        tensors = [args[0], *(part for part in args[2:] if isinstance(part, Tensor))]
+        leaves = [args[0], *args[2:]]
+    tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
     strangers = [tuple(tensor.shape) for tensor in tensors if not isinstance(tensor, Pretended) and tensor.dim()]
     if strangers:
         own = [tuple(tensor.shape) for tensor in tensors if isinstance(tensor, Pretended)]
@@ -136,6 +146,27 @@ def _refuse_draws(func: Any, name: str, leaves: list[Any], drawn: bool) -> None:
         raise RuntimeError(f"{func}: a stream of the processor cannot draw on the device")
     if name in _RANDOM and not drawn:
         raise RuntimeError(f"{func}: random numbers are drawn on the processor, so that devices agree")
+
+
+def _refuse_towers(func: Any, name: str, args: Any) -> None:
+    # A convolution of single channels is a blur, which data are prepared with.
+    if name == "aten::embedding" or (name == "aten::convolution" and args[8] == 1):
+        raise RuntimeError(f"{func}: a model computes on the processor")
+
+
+def _leaves(part: Any) -> Iterator[Any]:
+    if isinstance(part, list | tuple):
+        for inner in part:
+            yield from _leaves(inner)
+    else:
+        yield part
+
+
+def _each(change: Callable[[Any], Any], part: Any) -> Any:
+    """``part`` with each tensor in it changed."""
+    if isinstance(part, list | tuple):
+        return type(part)([_each(change, inner) for inner in part])
+    return change(part) if isinstance(part, Tensor) else part
 
 
 def _inner(part: Any) -> Any:
