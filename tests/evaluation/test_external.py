@@ -35,6 +35,30 @@ def quantised():
     return Quantised()
 
 
+def saturated():
+    class Saturated(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = load()
+
+        def forward(self, images):
+            return 1e4 * self.net(images)
+
+    return Saturated()
+
+
+def noisy():
+    class Noisy(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = load()
+
+        def forward(self, images):
+            return self.net(images + 0.05 * torch.randn_like(images))
+
+    return Noisy()
+
+
 def number():
     return 3
 
@@ -59,6 +83,8 @@ SUITE = {
     "attacks": {
         "clean": {"threat_model": "none"},
         "pgd": {"threat_model": "white_box", "options": {"eps": 8, "steps": 5}},
+        "cw": {"threat_model": "white_box", "options": {"eps": 8, "steps": 5}},
+        "autoattack": {"threat_model": "white_box", "options": {"eps": 8}, "images": 4},
         "grey": {"threat_model": "grey_box", "method": "pgd"},
         "trigger": {"threat_model": "none"},
         "feature_attack": {"threat_model": "white_box"},
@@ -117,9 +143,20 @@ def test_a_second_run_computes_nothing_and_another_file_or_weights_do(folder: Pa
     assert first.identity.checkpoint != other.identity.checkpoint
 
 
-def test_flags_are_those_of_the_masking_checks(folder: Path) -> None:
-    assert run("pgd")[0].flags == ()
-    assert {"quantised_input", "zero_gradient"} <= set(run("pgd", function="quantised")[0].flags)
+@pytest.mark.parametrize(
+    ("function", "caught"),
+    [("quantised", "quantised_input"), ("saturated", "saturated_logits"), ("noisy", "randomised")],
+)
+def test_a_model_that_masks_its_gradients_is_flagged_on_every_white_box_record(
+    folder: Path, function: str, caught: str
+) -> None:
+    attacks = ("pgd", "cw", "autoattack")
+    assert all(record.flags == () for record in run(*attacks))
+    for record in run(*attacks, function=function):
+        assert record.state == "done"
+        assert caught in record.flags, record.identity.cell.attack
+        stored = Path(f".bench/external/my_file.{function}/{record.identity.cell.attack}.shapes.test.json")
+        assert Record.model_validate_json(stored.read_text()).flags == record.flags
 
 
 def test_a_quick_look_is_not_written_as_a_result(folder: Path) -> None:
