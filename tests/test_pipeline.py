@@ -44,6 +44,8 @@ SMALL = {
     "attacks": {
         "clean": {"threat_model": "none"},
         "pgd": {"threat_model": "white_box", "options": {"eps": 1, "steps": 2}},
+        "pgd_6": {"threat_model": "white_box", "method": "pgd", "options": {"eps": 1, "steps": 2}},
+        "pgd_6_grey": {"threat_model": "grey_box", "method": "pgd", "options": {"eps": 1, "steps": 2}},
     },
     "protocol": {"version": 1, "batch_size": 8, "seeds": [1], "shots": 4},
     "tracks": {
@@ -59,6 +61,12 @@ SMALL = {
             "datasets": ["shapes"],
             "attacks": ["clean", "pgd"],
             "defenses": {"none": {}, "linear_probe": {"options": {"epochs": 1}}},
+        },
+        "robust": {
+            "checkpoints": ["clean"],
+            "datasets": ["shapes"],
+            "attacks": ["pgd_6", "pgd_6_grey"],
+            "defenses": {"none": {}},
         },
     },
     "tables": {
@@ -111,8 +119,9 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Repository:
 
 def test_first_run_makes_every_stage_and_the_second_none(repository: Repository) -> None:
     listed = repository.run("dvc", "stage", "list", "--all", "--name-only").split()
-    # 3 datasets, steganography, 2 checkpoints, 1 + 2 defenses, the attacks, 1 + 4 evaluations, collect, 1 table
-    assert len(listed) == 3 + 1 + 2 + 3 + 1 + 5 + 1 + 1
+    # 3 datasets, steganography, 2 checkpoints, 1 + 2 defenses and a whole track, the attacks, 1 + 4 evaluations and a
+    # whole track, collect, 1 table
+    assert len(listed) == 3 + 1 + 2 + 4 + 1 + 6 + 1 + 1
     assert repository.stages() == set()
     assert (repository.folder / "leaderboards" / "small.md").exists()
 
@@ -143,7 +152,12 @@ def test_editing_an_attack_runs_only_that_attack(repository: Repository) -> None
     attack.write_text(before)
     # Only records of these evaluations are new, so what is made from records may run too.
     evaluations = ran - {"collect", "table@small"}
-    assert evaluations == {"attacks", "evaluate_adversarial@none-pgd", "evaluate_adversarial@linear_probe-pgd"}
+    assert evaluations == {
+        "attacks",
+        "evaluate_adversarial@none-pgd",
+        "evaluate_adversarial@linear_probe-pgd",
+        "evaluate@robust",
+    }
 
 
 def test_a_killed_evaluation_goes_on_and_ends_in_the_same_bytes(repository: Repository) -> None:
