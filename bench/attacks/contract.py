@@ -11,7 +11,8 @@ batches, and a surrogate without classes.
 ``passes(options, classes, surrogates) -> (forwards, gradients)``: passes per image, for the estimate, where the option
 ``steps`` does not say it.
 
-Attacks are called through ``bench.attacks.checked`` only, which checks bounds and counts passes.
+Attacks are called through ``bench.attacks.checked`` only, which checks bounds and counts passes. It brings images and
+labels to where the model computes; random numbers are drawn on the processor and follow.
 """
 
 from collections.abc import Sequence

@@ -6,6 +6,10 @@
 change the victim. torch's global random stream is seeded by the caller, so libraries that use it repeat too.
 ``load(tensors, victim, options) -> DefendedCLIP``: the defended model, for any class list the method allows.
 
+Data are on the processor, and the victim may compute on an accelerator: a tower takes images and edits from anywhere
+and answers where it is, and ``tune`` brings the parameters and each batch there. Draw random numbers on the processor.
+``load`` gets tensors that are there already, and what it makes is made there.
+
 It may also hold ``tuned_parameters(tensors)`` and ``training_samples(data, options)``, where these are not all that is
 stored and all that is handed over; ``reads(options)``, files that ``fit`` reads; and ``BUILDS_ON``, defenses whose code
 it uses, so that a change of theirs is a change of it.

@@ -96,8 +96,9 @@ def tune(
             rate = options.rate(next(steps), per_epoch)
             for group in optimizer.param_groups:
                 group["lr"] = rate
-            images = _augmented(data.images[rows], options.crop) if options.augment else data.images[rows]
-            value = loss(images.to(there), data.labels[rows].to(there), epoch)
+            images = data.images[rows].to(there)
+            images = _augmented(images, options.crop) if options.augment else images
+            value = loss(images, data.labels[rows].to(there), epoch)
             if not torch.isfinite(value):
                 raise FloatingPointError(
                     f"{label}: the loss is {value.item()} in epoch {epoch + 1}; lower learning_rate "

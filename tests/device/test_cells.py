@@ -41,6 +41,29 @@ def test_every_defense_is_tuned_and_evaluated_as_on_the_processor(
     assert (record.outcome, record.flags) == (expected.outcome, expected.flags)
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an accelerator")
+@pytest.mark.usefixtures("exact")
+@pytest.mark.parametrize("defense", ["none", "rvpt", "nap_tuning", "cleanclip", "tecoa_r_adapt_m"])
+def test_cuda_agrees_with_the_processor(
+    defense: str, suite: Suite, paths: Paths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, there = (below(paths, tmp_path / name) for name in ("here", "there"))
+    tune(suite, defense, here)
+    expected = verdict(suite, defense, here)
+    monkeypatch.setenv("BENCH_DEVICE", "cuda")
+    tune(suite, defense, there)
+    record = verdict(suite, defense, there)
+    assert record.state == "done", record.reason
+    assert record.provenance.device == torch.cuda.get_device_name()
+    for name, tensor in tensors(here, defense).items():
+        torch.testing.assert_close(tensors(there, defense)[name], tensor, rtol=5e-2, atol=5e-3)
+    assert record.outcome is not None
+    assert expected.outcome is not None
+    pairs = zip(record.outcome.predictions, expected.outcome.predictions, strict=True)
+    # Other processors round differently; an image at the edge may tip over.
+    assert sum(one != other for one, other in pairs) <= 1
+
+
 def below(paths: Paths, folder: Path) -> Paths:
     """The same data and checkpoints; what is tuned and evaluated goes into ``folder``."""
     (folder / "models").mkdir(parents=True)

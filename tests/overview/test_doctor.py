@@ -14,7 +14,7 @@ from bench.datasets.store import build
 from bench.files import sha256_of
 from bench.overview import doctor as doctor_module
 from bench.overview.doctor import dataset_check, doctor, weights_check
-from bench.overview.machine import packages_check, python_check, space_check, tool_checks
+from bench.overview.machine import device_check, packages_check, python_check, space_check, tool_checks
 from bench.paths import Paths
 
 
@@ -101,3 +101,14 @@ def test_doctor_prints_ticks_and_crosses_and_says_whether_all_is_well(
     fine = [check for check in doctor_module.checks(suite, paths) if check.level != "fault"]
     monkeypatch.setattr(doctor_module, "checks", lambda suite, paths: iter(fine))
     assert doctor(suite, paths, page)
+
+
+def test_the_device_that_computes_is_told_and_a_wrong_one_is_a_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "; computes on cpu; " in device_check().what
+    monkeypatch.setenv("BENCH_DEVICE", "gpu")
+    check = device_check()
+    assert (check.level, check.what) == (
+        "fault",
+        "BENCH_DEVICE: 'gpu' is not a device; set cpu, cuda, cuda:1 or mps",
+    )
+    assert check.fix.startswith("unset BENCH_DEVICE")
