@@ -8,6 +8,7 @@ import os
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
+from multiprocessing import get_context
 from typing import TypeVar
 
 import torch
@@ -59,8 +60,9 @@ def side_by_side(work: Callable[[_Item], _Result], items: Sequence[_Item]) -> It
     if count <= 1:
         yield from map(work, items)
         return
-    # Forked where the system allows it: what is imported need not be imported again.
-    with ProcessPoolExecutor(count, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+    # Forked where the system allows it: what is imported need not be imported again. CUDA does not survive a fork.
+    context = None if compute_device().type == "cpu" else get_context("spawn")
+    with ProcessPoolExecutor(count, context, initializer=torch.set_num_threads, initargs=(1,)) as pool:
         try:
             yield from pool.map(work, items)
         except BaseException:

@@ -1,6 +1,7 @@
 """Work side by side: order, faults, threads, and how many processes there are."""
 
 import os
+from typing import Any
 
 import pytest
 import torch
@@ -32,6 +33,22 @@ def test_one_process_or_one_item_stays_here(monkeypatch: pytest.MonkeyPatch) -> 
     assert [process for _, process, _ in side_by_side(_where, [1])] == [os.getpid()]
     monkeypatch.setenv(VARIABLE, "1")
     assert [process for _, process, _ in side_by_side(_where, [1, 2])] == [os.getpid()] * 2
+
+
+@pytest.mark.usefixtures("pretend")
+def test_processes_beside_an_accelerator_are_asked_for_and_begin_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert processes() == 1
+    monkeypatch.setenv(VARIABLE, "2")
+    given = list[object]()
+
+    def started(count: int, context: Any, **_: object) -> Any:
+        given.extend((count, context.get_start_method()))
+        raise InterruptedError
+
+    monkeypatch.setattr("bench.processes.ProcessPoolExecutor", started)
+    with pytest.raises(InterruptedError):
+        list(side_by_side(_where, range(3)))
+    assert given == [2, "spawn"]
 
 
 @pytest.mark.parametrize("count", ["1", "2"])
