@@ -1,7 +1,11 @@
+from pathlib import Path
+
 import pytest
 
 from bench.errors import UserError
-from bench.leaderboard.verify import read_cells, verify_boards
+from bench.leaderboard.verify import IDS, read_cells, verify_boards
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -114,3 +118,14 @@ def test_a_damaged_file_is_named(house, committed, damage, message):
 def test_a_missing_file_says_how_to_make_it(tmp_path):
     with pytest.raises(UserError, match="bench collect"):
         read_cells(tmp_path / "cells.csv")
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "leaderboards" / "runs").glob("*.csv")), ids=lambda path: path.stem)
+def test_a_committed_run_is_of_the_committed_suite(path):
+    """Same cells on the same images under the same attacks; only what was trained may differ."""
+    same = ["n", "poisoned", "poison_rate", "manifest_hash", "protocol_version", "threat_model", "eps"]
+    boards = read_cells(ROOT / "leaderboards" / "cells.csv").set_index(list(IDS), drop=False)
+    run = read_cells(path).set_index(list(IDS), drop=False)
+    assert len(run)
+    assert set(run.index) <= set(boards.index)
+    assert run[same].equals(boards.loc[run.index, same])
