@@ -1,9 +1,10 @@
 """CIFAR-10's photographs at their own 32x32 pixels, with captions and with a validation split.
 
-What ``shapes`` is in the rendered world, for real photographs: defenses are tuned on them and they are classified. Of the
-training images of each class the first ones are for validation, the next ones are ``train`` here, and all the others are
-``photo_pairs``: no model was trained on the images that a defense is tuned on. A caption is a sentence with the name of the
-class. A smaller copy of the archive will do, where ``pins`` accepts it; the manifest says how many photographs there were.
+What ``shapes`` is in the rendered world, for real photographs: defenses are tuned on them and they are classified. Of
+the training images of each class the first ones are for validation, the next ones are ``train`` here, and all others
+are in ``photo_pairs``, so that no model was trained on what a defense is tuned on. A caption is a sentence with the
+name of the class. A smaller copy of the archive will do, where ``pins`` accepts it; the manifest says how many
+photographs there were.
 """
 
 from collections.abc import Sequence
@@ -37,7 +38,7 @@ class Options(ArchiveOptions):
     train_per_class: int = Field(default=200, gt=0)
 
 
-class Thirds(NamedTuple):
+class Parts(NamedTuple):
     """CIFAR-10's training images with captions, cut into what no two uses share."""
 
     val: Rows
@@ -65,19 +66,20 @@ def caption(name: str, *seed: int) -> str:
     return SENTENCES[Dice(*seed).below(len(SENTENCES))].format(f"{article(name)} {name}")
 
 
-def captioned(opened: Opened, options: Options) -> tuple[Contents, Thirds]:
+def captioned(opened: Opened, options: Options) -> tuple[Contents, Parts]:
     """CIFAR-10, and its training images cut into parts."""
     contents = cifar10.read(opened)
     names = next(iter(contents.prompts.values())).class_names
     train = contents.splits["train"]
-    labels, captions = np.asarray(train.labels), [
-        caption(names[label], _STREAM, row) for row, label in enumerate(train.labels)
-    ]
+    labels, captions = (
+        np.asarray(train.labels),
+        [caption(names[label], _STREAM, row) for row, label in enumerate(train.labels)],
+    )
     turn = np.empty(len(labels), np.int64)
     for label in range(len(names)):
         turn[labels == label] = np.arange((labels == label).sum())
     val, tuning = turn < options.val_per_class, turn < options.val_per_class + options.train_per_class
-    parts = Thirds(*(_part(train, captions, np.flatnonzero(part).tolist()) for part in (val, tuning & ~val, ~tuning)))
+    parts = Parts(*(_part(train, captions, np.flatnonzero(part).tolist()) for part in (val, tuning & ~val, ~tuning)))
     return replace(contents, prompts=prompts(names, photos="a photo of a {}.")), parts
 
 

@@ -240,9 +240,9 @@ def cc3m(root: Path, shards: int = 2) -> None:
 LAYOUTS: dict[str, Callable[[Path], None]] = {
     layout.__name__: layout
     for layout in (
-        caltech101, caltech101_mini, caltech256, cc3m, cifar10, cifar100, coco_captions, country211, dtd, eurosat, fgvc_aircraft,
-        flickr30k, flowers102, food101, imagenet, imagenet_a, imagenet_r, imagenet_sketch, imagenet_v2, oxford_pets,
-        pcam, photo_pairs, photos, stanford_cars, stl10, sun397, ucf101, vqav2,
+        caltech101, caltech101_mini, caltech256, cc3m, cifar10, cifar100, coco_captions, country211, dtd, eurosat,
+        fgvc_aircraft, flickr30k, flowers102, food101, imagenet, imagenet_a, imagenet_r, imagenet_sketch, imagenet_v2,
+        oxford_pets, pcam, photo_pairs, photos, stanford_cars, stl10, sun397, ucf101, vqav2,
     )
 }  # fmt: skip
 
