@@ -34,6 +34,7 @@ ANALYSES: dict[str, dict[str, Any]] = {
     "distributions": IMAGES | {"models": models("none", "rvpt"), "perturbation": PERTURBATION},
     "embeddings": IMAGES | {"models": models("none", "rvpt"), "perplexity": 5},
     "heads": IMAGES | {"standard": CLEAN, "robust": TUNED, "attack": {"attack": "pgd"}},
+    "images": {},
     "insensitivity": IMAGES | {"models": {"clean": CLEAN, "tuned": TUNED}},
     "replacement": {
         "panels": {"shapes": IMAGES},

@@ -29,6 +29,10 @@ def caltech101(root: Path) -> None:
     coop_split(root / "caltech101/split_zhou_Caltech101.json", folders, lambda folder, n: f"{folder}/image_{n:04d}.jpg")
 
 
+def caltech101_mini(root: Path) -> None:
+    caltech101(root)
+
+
 def oxford_pets(root: Path) -> None:
     breeds = {"Abyssinian": "abyssinian", "beagle": "beagle"}
     images = {f"images/{name}": content for name, content in numbered(breeds, _flat).items()}
@@ -161,7 +165,12 @@ def cifar10(root: Path) -> None:
 
 
 def photos(root: Path) -> None:
-    cifar10(root)
+    if not (root / "cifar10").exists():  # the same archive, whichever of the two is fetched first
+        cifar10(root)
+
+
+def photo_pairs(root: Path) -> None:
+    photos(root)
 
 
 def cifar100(root: Path) -> None:
@@ -231,9 +240,9 @@ def cc3m(root: Path, shards: int = 2) -> None:
 LAYOUTS: dict[str, Callable[[Path], None]] = {
     layout.__name__: layout
     for layout in (
-        caltech101, caltech256, cc3m, cifar10, cifar100, coco_captions, country211, dtd, eurosat, fgvc_aircraft,
-        flickr30k, flowers102, food101, imagenet, imagenet_a, imagenet_r, imagenet_sketch, imagenet_v2, oxford_pets,
-        pcam, photos, stanford_cars, stl10, sun397, ucf101, vqav2,
+        caltech101, caltech101_mini, caltech256, cc3m, cifar10, cifar100, coco_captions, country211, dtd, eurosat,
+        fgvc_aircraft, flickr30k, flowers102, food101, imagenet, imagenet_a, imagenet_r, imagenet_sketch, imagenet_v2,
+        oxford_pets, pcam, photo_pairs, photos, stanford_cars, stl10, sun397, ucf101, vqav2,
     )
 }  # fmt: skip
 

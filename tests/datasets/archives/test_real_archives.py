@@ -1,11 +1,15 @@
 """The real archives of a local mirror: Caltech101 over HTTP with a dropped connection, and CIFAR-10's format."""
 
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
+import yaml
 
+from bench import cli
 from bench.datasets import caltech101, cifar10
 from bench.datasets.archives import coop
 from bench.datasets.archives.fetch import fetch_source
@@ -57,6 +61,58 @@ def test_caltech101_from_a_server_that_drops_the_connection(tmp_path: Path, serv
     grey = sum(bool((image[0] == image[1:]).all()) for image in test.images)
     assert 0.02 < grey / len(test.images) < 0.08
     assert not (set(train.names) & set(test.names))
+
+
+@pytest.mark.slow
+@has("caltech101/caltech-101.zip", "coop/split_zhou_Caltech101.json")
+def test_caltech101_from_the_archive_to_a_table_with_a_small_and_a_large_clip(tmp_path, server: Server, monkeypatch):
+    """The suite ``leaderboards/caltech_mini`` with fewer images, steps and shots, by its own commands."""
+    (server.root / "caltech101").mkdir()
+    for path in (MIRROR / "caltech101/caltech-101.zip", MIRROR / "coop/split_zhou_Caltech101.json"):
+        (server.root / "caltech101" / path.name).symlink_to(path)
+    monkeypatch.setenv("BENCH_MIRROR", "")  # what --mirror sets is taken back after the test
+    content = yaml.safe_load(Path("leaderboards/caltech_mini/benchmark.yaml").read_text())
+    content["datasets"] = {name: {"pins": CALTECH, "splits": ["train", "test"]} for name in content["datasets"]}
+    content["attacks"]["clean"] = {"threat_model": "none", "images_of": {"caltech101": 10, "caltech101_mini": 100}}
+    content["attacks"]["pgd"] |= {"images": 100, "images_of": {"caltech101": 4}}
+    content["attacks"]["pgd"]["options"] |= {"steps": 5}
+    content["tracks"]["mini"]["defenses"]["fap"]["options"] |= {"epochs": 1}
+    for defense in ("linear_probe", "rvpt"):
+        content["tracks"]["vit_b_32"]["defenses"][defense]["tuning"] = {"shots": 1}
+    suite = "leaderboards/caltech_mini/benchmark.yaml"
+    monkeypatch.chdir(tmp_path)
+    Path(suite).parent.mkdir(parents=True)
+    Path(suite).write_text(yaml.safe_dump(content))
+    for name in content["datasets"]:
+        bench("fetch", name, "--suite", suite, "--mirror", server.url)
+    assert [path for path, _ in server.asked if path.endswith(".zip")] == ["caltech101/caltech-101.zip"]
+    for name in content["checkpoints"]:
+        bench("checkpoint", name, "--suite", suite)
+    for track in content["tracks"]:
+        bench("defend", track, "--suite", suite)
+        bench("evaluate", track, "--suite", suite)
+    bench("collect", "--suite", suite)
+    bench("table", "caltech_1", "--suite", suite)
+    bench("analyse", "images", "--suite", suite)
+
+    cells = pd.read_csv("leaderboards/caltech_mini/cells.csv")
+    cells = cells[cells["attack"].isin(["clean", "pgd"])].set_index(["track", "defense", "attack"])
+    assert set(cells["state"]) == {"done"}
+    assert len(cells) == 12
+    assert cells.loc[("mini", "linear_probe", "clean"), "value"] > 10, "chance is 1 %"
+    assert cells.loc[("mini", "linear_probe", "pgd"), "value"] < cells.loc[("mini", "linear_probe", "clean"), "value"]
+    index = pd.read_csv("leaderboards/caltech_mini/images.csv")
+    few = index[(index["dataset"] == "caltech101_mini") & index["use"].str.startswith("tuning, 16 shots")]
+    assert (few["class"].value_counts() == 16).all()
+    assert len(few) == 1600
+    assert "vit_b_32" in Path("leaderboards/caltech_mini/caltech_1.md").read_text()
+
+
+def bench(*arguments: str) -> None:
+    sys.argv = ["bench", *arguments]
+    with pytest.raises(SystemExit) as stop:
+        cli.main()
+    assert not stop.value.code, arguments
 
 
 @has("cifar10/cifar-10-python.tar.gz")
