@@ -1,11 +1,13 @@
-"""Caltech101 for the mini CLIP: 32x32 pixels, CoOp's split and few-shot lists, and classes that are called by number.
+"""Caltech101 for the mini CLIP: 32x32 pixels, CoOp's split and few-shot lists, and classes under borrowed names.
 
-The mini CLIP knows no word for most of the classes, but it does know digits: class 27 is "number two seven" here. The
-names say nothing about the images, so the accuracy without tuning is chance, as with random weights; what tuning adds
-and what an attack takes away is measured on real photographs all the same.
+The mini CLIP knows no word for most of the classes, so each goes by something that it does know, such as "red heart":
+the label mapping by which a model is reused for other classes (Elsayed et al., ICLR 2019; Bahng et al., 2022). The names
+say nothing about the images. Without tuning the accuracy is therefore chance, as with random weights; what tuning adds
+and what an attack takes away are measured on real photographs all the same.
 """
 
 from dataclasses import replace
+from itertools import islice, product
 from pathlib import Path
 
 from pydantic import Field
@@ -14,8 +16,8 @@ from bench.datasets import caltech101
 from bench.datasets.archives.fetch import fetch_source
 from bench.datasets.archives.lists import prompts
 from bench.datasets.archives.source import ArchiveOptions, Contents, Opened, Source
-from bench.datasets.digits import CLASS_NAMES as DIGITS
 from bench.datasets.store import Description
+from bench.datasets.world import COLOURS, SHAPES
 
 
 class Options(ArchiveOptions):
@@ -27,16 +29,16 @@ class Options(ArchiveOptions):
 
 def source(options: Options) -> Source:
     """The dataset as published."""
+    del options
     published = caltech101.source(caltech101.Options())
 
     def read(opened: Opened) -> Contents:
         assert published.read is not None
         contents = published.read(opened)
         names = next(iter(contents.prompts.values())).class_names
-        numbers = prompts(map(in_digits, range(len(names))), numbers="a photo of number {}.")
-        return replace(contents, prompts={**numbers, **contents.prompts})
+        borrowed = prompts(borrowed_names(len(names)), borrowed="a photo of a {}.")
+        return replace(contents, prompts={**borrowed, **contents.prompts})
 
-    del options
     return replace(published, read=read)
 
 
@@ -45,6 +47,7 @@ def fetch(options: Options, folder: Path) -> Description:
     return fetch_source(source(options), options, folder)
 
 
-def in_digits(number: int) -> str:
-    """A number as its digits are spoken, such as "two seven"."""
-    return " ".join(DIGITS[int(digit)] for digit in str(number))
+def borrowed_names(count: int) -> list[str]:
+    """Names of so many things in the rendered world, all different."""
+    things = product(("", "large "), SHAPES, COLOURS)
+    return [f"{size}{colour} {shape}" for size, shape, colour in islice(things, count)]

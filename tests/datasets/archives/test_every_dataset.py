@@ -36,7 +36,7 @@ MORE: dict[str, dict[str, Any]] = {
 # Splits with their sizes, and class names of the dataset's own protocol.
 EXPECTED: dict[str, tuple[dict[str, int], tuple[str, ...]]] = {
     "caltech101": ({"train": 9, "val": 3, "test": 6, "tecoa16": 19}, ("face", "accordion", "wild cat")),
-    "caltech101_mini": ({"train": 9, "val": 3, "test": 6}, ("zero", "one", "two")),
+    "caltech101_mini": ({"train": 9, "val": 3, "test": 6}, ("red circle", "green circle", "blue circle")),
     "caltech256": ({"tecoa16": 4}, ("ak47", "tennis shoes", "clutter")),
     "cc3m": ({"train": 7}, ()),
     "cifar10": ({"train": 10, "test": 2, "tecoa16": 2}, ("airplane", "automobile")),

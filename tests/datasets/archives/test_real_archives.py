@@ -76,8 +76,8 @@ def test_caltech101_from_the_archive_to_a_table_with_a_small_and_a_large_clip(tm
     content["attacks"]["clean"] = {"threat_model": "none", "images_of": {"caltech101": 10, "caltech101_mini": 100}}
     content["attacks"]["pgd"] |= {"images": 100, "images_of": {"caltech101": 4}}
     content["attacks"]["pgd"]["options"] |= {"steps": 5}
-    content["tracks"]["mini"]["defenses"]["fap"]["options"] |= {"epochs": 1}
-    for defense in ("linear_probe", "rvpt"):
+    content["tracks"]["mini"]["defenses"]["prompt_tuning"]["options"] |= {"epochs": 2}
+    for defense in ("linear_probe", "prompt_tuning"):
         content["tracks"]["vit_b_32"]["defenses"][defense]["tuning"] = {"shots": 1}
     suite = "leaderboards/caltech_mini/benchmark.yaml"
     monkeypatch.chdir(tmp_path)
