@@ -1,8 +1,8 @@
-"""The papers' scale: R-Adapt's analyses, whole, with ViT-B/32 of random weights on three images of 224 px."""
+"""The papers' scale: R-Adapt's analyses, whole, with ViT-B/32 and ViT-L/14 of random weights on images of 224 px."""
 
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -13,6 +13,7 @@ from bench.analyses.contract import Source
 from bench.analyses.towers import copy_of
 from bench.backdoors.checkpoint import Checkpoint
 from bench.clip.defended import DefendedCLIP
+from bench.clip.model import build as build_clip
 from bench.clip.staged import StagedCLIP
 from bench.config import Options, Suite
 from bench.datasets.store import Description, build, write_split
@@ -22,9 +23,10 @@ from tests.analyses.conftest import CLEAN, TUNED, paths_below
 PGD = {"attack": "pgd"}
 PHOTOS = {"dataset": "photos"}
 ANALYSES: dict[str, dict[str, Any]] = {
-    "cka": PHOTOS | {"standard": CLEAN, "models": {"tuned": TUNED}},
+    "attention": PHOTOS | {"models": {"tuned": TUNED}, "block": "first"},
+    "cka": PHOTOS | {"images": 2, "standard": CLEAN, "models": {"tuned": TUNED}},
     "heads": PHOTOS | {"images": 1, "standard": CLEAN, "robust": TUNED, "attack": PGD, "orders": 2},
-    "insensitivity": PHOTOS | {"models": {"clean": CLEAN, "tuned": TUNED}},
+    "insensitivity": PHOTOS | {"images": 2, "models": {"clean": CLEAN, "tuned": TUNED}},
     "replacement": {
         "panels": {"photos": PHOTOS | {"images": 1}},
         "standard": CLEAN,
@@ -33,11 +35,34 @@ ANALYSES: dict[str, dict[str, Any]] = {
         "modules": ["Emb."],
     },
     "retrieval": PHOTOS
-    | {"images": 2, "models": {"tuned": TUNED}, "conditions": {"eps=4/255": [{"attack": "captions_grey"}]}},
+    | {"images": 1, "models": {"tuned": TUNED}, "conditions": {"eps=4/255": [{"attack": "captions_grey"}]}},
     "spectrum": PHOTOS | {"images": 1, "standard": CLEAN, "models": {"tuned": TUNED}, "attacks": {"PGD": PGD}},
 }
-# Two random orders of twelve heads pass through 22 coalitions beside the two ends, or through fewer that they share.
-LINES = {"cka": 144, "heads": 12 + 2 + 224 + 12 * 49, "insensitivity": 8, "replacement": 3, "retrieval": 3}
+VALUES = {"attention": "weight", "cka": "cka", "insensitivity": "cosine", "spectrum": "shift"}
+
+
+class Size(NamedTuple):
+    """What the architecture says about the frames."""
+
+    blocks: int
+    heads: int
+    patches: int
+    kernel: int
+
+    def lines(self, analysis: str) -> int:
+        return {
+            "attention": 224 + 1 + self.patches,
+            "cka": self.blocks**2,
+            # The image's lines of pixels, and a map for each head.
+            "heads": self.heads + 2 + 224 + self.heads * self.patches,
+            "insensitivity": 8,
+            "replacement": 3,
+            "retrieval": 3,
+            "spectrum": self.kernel**2 + 224**2,
+        }[analysis]
+
+
+SIZES = {"ViT-B-32": Size(12, 12, 49, 32), "ViT-L-14": Size(24, 16, 256, 14)}
 
 
 def fetch(options: Options, folder: Path) -> Description:
@@ -51,9 +76,12 @@ def fetch(options: Options, folder: Path) -> Description:
     )
 
 
-@pytest.fixture(scope="module")
-def pair(vit_b_32: StagedCLIP) -> dict[str, DefendedCLIP]:
-    clean = DefendedCLIP(vit_b_32)
+@pytest.fixture(scope="module", params=SIZES)
+def pair(request: pytest.FixtureRequest) -> dict[str, DefendedCLIP]:
+    """A CLIP, and the same with noise in its embedding and its first block."""
+    clip = build_clip(request.param)
+    clip.model.requires_grad_(False)
+    clean = DefendedCLIP(StagedCLIP(clip))
     tuned, stream = copy_of(clean), torch.Generator().manual_seed(1)
     with torch.no_grad():
         for name, tensor in tuned.staged.visual.state_dict().items():
@@ -65,7 +93,7 @@ def pair(vit_b_32: StagedCLIP) -> dict[str, DefendedCLIP]:
 @pytest.fixture
 def source(pair: dict[str, DefendedCLIP], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Source:
     """A suite whose checkpoints are not read from disk, where each would take half a gigabyte."""
-    base = {"architecture": "ViT-B-32", "weights": "random"}
+    base = {"architecture": pair["clean"].staged.clip.architecture, "weights": "random"}
     attack = {"options": {"steps": 1}}
     suite = Suite.model_validate(
         {
@@ -102,13 +130,15 @@ def source(pair: dict[str, DefendedCLIP], tmp_path: Path, monkeypatch: pytest.Mo
     return Source(suite, paths, "figure")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ANALYSES)
-def test_the_whole_analysis(name: str, source: Source) -> None:
+def test_the_whole_analysis(name: str, source: Source, pair: dict[str, DefendedCLIP]) -> None:
     module = load_item("analyses", name, "here")
     options = item_options(module, ANALYSES[name], "here")
     frame = module.measure(source, options)
-    assert len(frame) == LINES.get(name, 32 * 32 + 224 * 224)
-    value = {"cka": "cka", "insensitivity": "cosine", "spectrum": "shift"}.get(name, "value")
-    numbers = frame[value] if name != "heads" else frame.loc[frame["part"] != "image", value]
-    assert np.isfinite(numbers).all()
-    assert numbers.nunique() > 1 or name in ("replacement", "retrieval"), "few images have few accuracies"
+    assert len(frame) == SIZES[pair["clean"].staged.clip.architecture].lines(name)
+    numbers = frame[VALUES.get(name, "value")]
+    # Only the lines of the image that is shown have no number.
+    shown = frame["part"] == "image" if "part" in frame else numbers.isna()
+    assert np.isfinite(numbers[~shown]).all()
+    assert numbers.nunique() > 1 or name in ("cka", "replacement", "retrieval"), "few images have few accuracies"

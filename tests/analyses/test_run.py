@@ -28,6 +28,7 @@ ANALYSES: dict[str, dict[str, Any]] = {
     "attribution": IMAGES | {"models": models("none"), "attack": "pgd"},
     "bars": {"scenarios": {"inside": CELLS | {"defenses": {"CLIP": "none", "RVPT": "rvpt"}}}},
     "cka": IMAGES | {"standard": CLEAN, "models": {"tuned": TUNED}},
+    "coefficients": {"models": models("rvpt"), "settings": {"depth": "depth", "length": "length"}},
     "costs": {"models": models("none", "rvpt")},
     "curves": {"panels": {"epochs": CELLS | {"defenses": ["rvpt", "cleanclip"], "option": "epochs"}}},
     "datasets": {},

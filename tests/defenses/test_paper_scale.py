@@ -22,6 +22,7 @@ from bench.defenses import (
     r_adapt,
     r_adapt_m,
     r_adapt_plus,
+    robust_weights,
     rvpt,
     tecoa,
     tga,
@@ -69,16 +70,47 @@ def test_a_step_and_a_batch(module, vit_b_32):
     assert not torch.equal(logits, victim.classifier(others)(data.images))
 
 
-def test_anchors_of_vit_l_14():
-    """One step on one image with the largest of the papers' towers."""
-    clip = build("ViT-L-14")
+@pytest.fixture(scope="module")
+def vit_l_14():
+    """The largest of the papers' towers."""
+    clip = build("ViT-L-14", seed=1)
     clip.model.requires_grad_(False)
-    victim = DefendedCLIP(StagedCLIP(clip))
-    data = Labelled(torch.rand(1, 3, 224, 224), torch.tensor([1]), Task(("cat", "dog"), "a photo of a {}."))
+    return DefendedCLIP(StagedCLIP(clip))
+
+
+def one_photo():
+    return Labelled(torch.rand(1, 3, 224, 224), torch.tensor([1]), Task(("cat", "dog"), "a photo of a {}."))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("module", [tecoa, fare, tga], ids=["tecoa", "fare", "tga"])
+def test_a_step_of_the_whole_tower_of_vit_l_14(module, vit_l_14):
+    data = one_photo()
+    # Without warm-up, or the only step would have a rate near 0.
+    options = module.Options(epochs=1, attack_steps=1, optimizer="sgd", warmup_steps=0, learning_rate=1e-2)
+    tensors = module.fit(vit_l_14, data, options)
+    assert tuned_parameters(module, tensors) == 303_966_208
+    with torch.no_grad():
+        logits = module.load(tensors, vit_l_14, options).classifier(data.task)(data.images)
+        assert torch.isfinite(logits).all()
+        assert not torch.equal(logits, vit_l_14.classifier(data.task)(data.images))
+
+
+@pytest.mark.slow
+def test_anchors_of_vit_l_14(vit_l_14):
+    """Of all three forms: one step on one image for the tuned one, and weights made elsewhere for the guided one."""
+    data = one_photo()
     options = r_adapt_plus.Options(epochs=1, attack_steps=1)
-    tensors = r_adapt_plus.fit(victim, data, options)
+    tensors = r_adapt_plus.fit(vit_l_14, data, options)
     assert tuned_parameters(r_adapt_plus, tensors) == 257 * 1024
-    guided = r_adapt_m.load(tensors, victim.with_clip(clip), r_adapt_m.Options())
-    logits = guided.classifier(data.task)(data.images)
-    assert torch.isfinite(logits).all()
-    assert not torch.equal(logits, victim.classifier(data.task)(data.images))
+    # Random weights of another seed.
+    elsewhere = robust_weights.Options(weights="random")
+    robust = robust_weights.load(robust_weights.fit(vit_l_14, None, elsewhere), vit_l_14, elsewhere)
+    guided = r_adapt_m.load(r_adapt_m.fit(robust, None, r_adapt_m.Options()), robust, r_adapt_m.Options())
+    free = r_adapt.load(r_adapt.fit(vit_l_14, None, r_adapt.Options()), vit_l_14, r_adapt.Options())
+    plus = r_adapt_plus.load(tensors, vit_l_14, options)
+    assert guided.staged is vit_l_14.staged
+    with torch.no_grad():
+        told = [model.classifier(data.task)(data.images) for model in (vit_l_14, free, guided, plus)]
+    assert all(torch.isfinite(logits).all() for logits in told)
+    assert all(not torch.equal(one, other) for place, one in enumerate(told) for other in told[:place])
