@@ -188,7 +188,10 @@ def _model(row: Key) -> Key:
 def unmeasured(name: str, paths: Paths) -> int:
     """How many published numbers of a table no cell stands for, as its ``<table>.long.csv`` says."""
     path = _long(name, paths)
-    return int((pd.read_csv(path, dtype="str", keep_default_na=False)["state"] == "-").sum()) if path.exists() else 0
+    if not path.exists():
+        return 0
+    lines = pd.read_csv(path, dtype="str", keep_default_na=False)
+    return int(((lines["state"] == "-") & (lines["published"] != "")).sum())
 
 
 def _long(name: str, paths: Paths) -> Path:

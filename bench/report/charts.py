@@ -16,6 +16,8 @@ _PERCENT = (0.0, 100.0)
 _HEIGHT = 260
 # Two legends beside each other would be wider than a phone.
 _ABOVE = alt.Legend(orient="top")
+# Dashes are told apart by a stretch of line, which a dot does not show.
+_DASHES = alt.Legend(orient="top", symbolType="stroke", symbolSize=500, symbolStrokeWidth=1.5)
 
 
 class Axes(NamedTuple):
@@ -66,7 +68,7 @@ def lines(points: pd.DataFrame, axes: Axes, colours: Sequence[str]) -> dict[str,
     band = base.mark_area(opacity=0.15).encode(
         y=alt.Y("y_low:Q", title=axes.y, scale=scale), y2="y_high:Q", detail="mark:N"
     )
-    dash = alt.StrokeDash("mark:N", title=axes.mark, legend=_ABOVE)
+    dash = alt.StrokeDash("mark:N", title=axes.mark, legend=_DASHES)
     line = base.mark_line(point=True).encode(y=alt.Y("y:Q", title=axes.y, scale=scale), strokeDash=dash)
     return _finished(alt.layer(band, line), axes)
 

@@ -4,7 +4,7 @@ from importlib.util import find_spec
 
 from bench.errors import UserError
 
-_PACKAGES = ("altair", "itables", "jinja2", "vl_convert")
+_PACKAGES = ("altair", "itables", "jinja2", "markdown_it", "vl_convert")
 
 
 def check_libraries() -> None:

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 import vl_convert
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markdown_it import MarkdownIt
 
 from bench.config import Suite
 from bench.files import write_text
@@ -22,6 +23,7 @@ from bench.overview.models import stage
 from bench.paths import Paths
 from bench.report.boards import boards, unmeasured
 from bench.report.details import command, details, uncollected
+from bench.report.layout import layout
 from bench.report.plots import PlotGroup, analysis_group, plot_groups
 from bench.report.samples import sample_strips
 
@@ -42,12 +44,22 @@ for (const figure of document.querySelectorAll("[data-spec]"))
 """
 
 
-class Figure(NamedTuple):
-    """A picture that an analysis left beside the boards: its name, its heading, and its PNG as a data URI."""
+class Finding(NamedTuple):
+    """What an analysis left beside the boards.
+
+    Attributes:
+        name: Its id.
+        title: Its heading.
+        drawn: Charts of its numbers, where their kind is known; else its picture is shown.
+        uri: Its picture as a data URI; empty if it has none.
+        text: Its table and how to read it, as HTML; empty if it has none.
+    """
 
     name: str
     title: str
+    drawn: PlotGroup | None
     uri: str
+    text: str
 
 
 class Gap(NamedTuple):
@@ -74,25 +86,20 @@ def write_report(suite: Suite, paths: Paths, out: Path, samples: int) -> None:
     cells = read_cells(paths.boards / "cells.csv")
     found = boards(cells, suite, paths)
     strips, unsampled = sample_strips(suite, paths, samples) if samples else ([], [])
-    groups, figures = plot_groups(cells, suite), list[Figure]()
-    for name, analysis in suite.analyses.items():
-        picture = paths.boards / f"{name}.png"
-        drawn = _redrawn(picture)
-        if drawn:
-            groups.append(drawn)
-        elif picture.exists():
-            figures.append(Figure(name, analysis.title, _data_uri("image/png", picture.read_bytes())))
+    groups = plot_groups(cells, suite)
+    findings = [one for name in suite.analyses if (one := _finding(suite, name, paths))]
     page = _template().render(
         suite=suite,
         source=paths.suite.as_posix(),
         cells=cells,
         boards=found,
+        layouts={name: layout(suite, name, cells, paths) for name in suite.tables},
         details={
             (board.name, at): details(line, suite, paths) for board in found for at, line in enumerate(board.lines)
         },
         flags={flag: meaning(flag) for flag in sorted({flag for text in cells["flags"] for flag in text.split()})},
         groups=groups,
-        figures=figures,
+        findings=findings,
         strips=strips,
         gaps=list(_gaps(cells, suite, paths)),
         unsampled=unsampled,
@@ -101,7 +108,7 @@ def write_report(suite: Suite, paths: Paths, out: Path, samples: int) -> None:
         style=(_HERE / "style.css").read_text("utf-8"),
         table_style=_bundle("css"),
         table_script=_data_uri("text/javascript", _bundle("js").encode()),
-        chart_script=vl_convert.javascript_bundle(_CHARTS) if groups else "",
+        chart_script=vl_convert.javascript_bundle(_CHARTS) if groups or any(one.drawn for one in findings) else "",
     )
     write_text(out, page)
 
@@ -124,16 +131,29 @@ def _data_uri(kind: str, content: bytes) -> str:
     return f"data:{kind};base64,{base64.b64encode(content).decode('ascii')}"
 
 
-def _redrawn(picture: Path) -> PlotGroup | None:
-    """The charts of an analysis in place of its picture, where its CSV lies beside it and is of a known kind."""
-    numbers = picture.with_suffix(".csv")
-    return analysis_group(picture.stem, numbers) if numbers.exists() else None
+def _finding(suite: Suite, name: str, paths: Paths) -> Finding | None:
+    """What the analysis ``name`` left; None if it left nothing."""
+    numbers, picture, text = (paths.boards / f"{name}{ending}" for ending in (".csv", ".png", ".md"))
+    drawn = analysis_group(suite.analyses[name].title, numbers) if numbers.exists() else None
+    if drawn is None and not picture.exists() and not text.exists():
+        return None
+    uri = _data_uri("image/png", picture.read_bytes()) if picture.exists() else ""
+    return Finding(name, suite.analyses[name].title, drawn, uri, _as_html(text))
+
+
+def _as_html(path: Path) -> str:
+    """A Markdown file without its heading; what looks like HTML in it stays text."""
+    if not path.exists():
+        return ""
+    body = path.read_text("utf-8").partition("\n")[2]
+    return MarkdownIt("commonmark", {"html": False}).enable("table").render(body)
 
 
 def _gaps(cells: pd.DataFrame, suite: Suite, paths: Paths) -> Iterator[Gap]:
     """Cells without a number, one line for each stage and state; then published numbers without a cell."""
     counted = dict[tuple[str, str, str], int]()
-    for cell in cells[cells["state"] != "done"].itertuples():
+    # Where a question does not apply, nothing is missing.
+    for cell in cells[~cells["state"].isin(["done", "not_applicable"])].itertuples():
         what = f"{cell.defense} under {cell.attack} ({cell.track})"
         key = what, str(cell.state), command(cell, paths)
         counted[key] = counted.get(key, 0) + 1

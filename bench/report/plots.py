@@ -13,7 +13,8 @@ from bench.report.charts import Axes, lines, scatter
 
 _SCENE = ["track", "dataset", "split"]
 _MODEL = [*_SCENE, "defense", "checkpoint", "seed"]
-_CURVES = {"panel", "x", "checkpoint", "metric", "value", "low", "high"}
+_CURVES = {"panel", "x", "line", "kind", "value", "low", "high"}
+_TEXT = dict.fromkeys(("panel", "checkpoint", "defense", "line", "kind"), "str")
 _RESISTIVITY = {"panel", "checkpoint", "defense", "pr", "pr_low", "pr_high", "asr", "asr_low", "asr_high"}
 # Attacks whose ids differ in the number at the end alone are one attack at several eps.
 _EPS = re.compile(r"_?(eps)?_?\d+$")
@@ -74,26 +75,24 @@ def plot_groups(cells: pd.DataFrame, suite: Suite) -> list[PlotGroup]:
     return [group for group in groups if group.plots]
 
 
-def analysis_group(name: str, path: Path) -> PlotGroup | None:
+def analysis_group(title: str, path: Path) -> PlotGroup | None:
     """The charts of an analysis, from its CSV; None if its columns are neither those of curves nor of PR against ASR.
 
     Args:
-        name: Heading.
+        title: Heading.
         path: Its CSV.
     """
     columns = set(pd.read_csv(path, nrows=0).columns)
     if columns >= _CURVES:
-        return PlotGroup(name, "Bands are the 95 % intervals.", list(_ablations(_read(path))))
+        return PlotGroup(title, "Bands are the 95 % intervals.", list(_ablations(_read(path))))
     if columns >= _RESISTIVITY:
         reading = "Perturbation resistivity (PR) against attack success; one point for each defense and checkpoint."
-        return PlotGroup(name, reading, list(_resistivities(_read(path))))
+        return PlotGroup(title, reading, list(_resistivities(_read(path))))
     return None
 
 
 def _read(path: Path) -> pd.DataFrame:
-    return pd.read_csv(
-        path, keep_default_na=False, na_values=[""], dtype={"panel": "str", "checkpoint": "str", "defense": "str"}
-    )
+    return pd.read_csv(path, keep_default_na=False, na_values=[""], dtype=_TEXT)
 
 
 def _trade_offs(done: pd.DataFrame, metric: Literal["ASR", "RA"], mark: str, defenses: list[str]) -> Iterator[Plot]:
@@ -122,9 +121,9 @@ def _by_eps(done: pd.DataFrame, suite: Suite, defenses: list[str]) -> Iterator[P
 
 
 def _ablations(numbers: pd.DataFrame) -> Iterator[Plot]:
-    points = _points(numbers).rename(columns={"checkpoint": "colour", "metric": "mark"})
+    points = _points(numbers).rename(columns={"line": "colour", "kind": "mark"})
     for panel, shown in points.groupby("panel", sort=False):
-        axes = Axes(str(panel), "percent", "checkpoint", "metric")
+        axes = Axes(str(panel), "percent", "line", "shows")
         yield Plot(str(panel), lines(shown, axes, list(dict.fromkeys(points["colour"]))))
 
 

@@ -184,7 +184,37 @@ def test_on_a_phone_nothing_leaves_the_page_and_numbers_are_in_sight(driver, var
     )
     assert len(boxes) == 16
     assert all(0 <= left < right <= PHONE[0] for left, right in boxes)
+    # A wide table scrolls in its own frame.
+    frame, wide = (
+        phone.ask(f"document.querySelector('#nap_1 .paper .scroll').{name}") for name in ("clientWidth", "scrollWidth")
+    )
+    assert frame <= PHONE[0]
+    assert wide >= frame
     assert phone.ask("[...document.querySelectorAll('.chart svg')].every(e => e.getBoundingClientRect().right <= 375)")
+
+
+def test_defenses_are_ranked_and_tables_tell_more_on_hover(desk) -> None:
+    ranks = [row.text for row in desk.driver.find_elements(By.CSS_SELECTOR, "#rvpt_1 .ranks tbody tr")]
+    assert [text.split()[:2] for text in ranks] == [["1", "none"], ["1", "rvpt"]]
+    tile = desk.find("#nap_1 .layout tbody:first-of-type .tile")
+    assert tile.get_attribute("title").startswith(f"{tile.text} [")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_numbers_stand_out_from_their_tiles(driver, varied, scheme) -> None:
+    looker = Looker(driver, report_of(varied), DESK, scheme)
+    worst = looker.ask(
+        """[...document.querySelectorAll('.tile:not(.none)')].map(tile => {
+          const canvas = new OffscreenCanvas(1, 1).getContext('2d');
+          canvas.fillStyle = getComputedStyle(tile).backgroundColor;
+          canvas.fillRect(0, 0, 1, 1);
+          return [getComputedStyle(tile).color, `rgb(${canvas.getImageData(0, 0, 1, 1).data.slice(0, 3).join(', ')})`];
+        })"""
+    )
+    assert len(worst) > 10
+    for text, ground in worst:
+        dim, bright = sorted((luminance(text), luminance(ground)))
+        assert (bright + 0.05) / (dim + 0.05) >= 4.5, ground
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -202,6 +232,8 @@ def test_text_stands_out_from_its_ground(driver, varied, scheme) -> None:
         "nav a",
         "thead th",
         "td button",
+        ".key",
+        ".tile.none",
     ):
         text = luminance(looker.ask(f"getComputedStyle(document.querySelector('{selector}')).color"))
         bright, dim = max(text, ground), min(text, ground)

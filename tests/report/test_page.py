@@ -17,8 +17,9 @@ def test_every_table_is_a_board_with_a_caption_and_headings(house, page) -> None
     for name, spec in house.suite.tables.items():
         assert f'<section id="{name}"' in text
         assert spec.title in text
-    assert text.count("<caption>") == len(house.suite.tables)
-    assert text.count('<th scope="row">') == 16 + 8
+    boards = re.findall(r'<table class="board".*?</table>', text, flags=re.S)
+    assert [board.count("<caption>") for board in boards] == [1] * len(house.suite.tables)
+    assert [board.count('<th scope="row">') for board in boards] == [16, 8]
 
 
 def test_nothing_is_loaded_from_anywhere(page) -> None:
@@ -72,25 +73,43 @@ def test_what_is_missing_is_told_with_its_command(house, page) -> None:
     assert "dvc repro" in section
 
 
+def test_where_a_question_does_not_apply_nothing_is_missing(house, page) -> None:
+    house.put("backdoor", "rvpt", "trigger", state="not_applicable", reason="no prompts of words")
+    house.collect()
+    for name in house.suite.tables:
+        house.table(name)
+    assert "Every cell that the suite asks for has a number." in page()
+
+
 def test_pictures_of_analyses_are_on_the_page(house, page) -> None:
     house.content["analyses"] = {"attention": {"method": "attention", "title": "Where it looks"}}
     picture = b"\x89PNG..."
     (house.paths.boards / "attention.png").write_bytes(picture)
     text = page()
     assert 'src="data:image/png;base64,iVBORy4uLg=="' in text
-    assert "<figcaption>Where it looks</figcaption>" in text
+    assert "<h3>Where it looks</h3>" in text
     assert 'alt="Figure attention; its numbers are in attention.csv"' in text
 
 
+def test_tables_of_analyses_are_on_the_page_and_are_only_text(house, page) -> None:
+    house.content["analyses"] = {"costs": {"method": "costs", "title": "What it costs"}}
+    markdown = "# What it costs\n\n| model | time |\n|---|--:|\n| <b>nap</b> | 3 s |\n\nTime is measured.\n"
+    (house.paths.boards / "costs.md").write_text(markdown)
+    text = page()
+    assert text.count("What it costs") == 1
+    assert "<td>&lt;b&gt;nap&lt;/b&gt;</td>" in text
+    assert "<p>Time is measured.</p>" in text
+
+
 def test_an_analysis_that_can_be_drawn_is_drawn(house, page) -> None:
-    house.content["analyses"] = {"shots": {"method": "curves", "title": "Shots"}}
+    house.content["analyses"] = {"shots": {"method": "curves", "title": "Accuracy by shots"}}
     (house.paths.boards / "shots.png").write_bytes(b"\x89PNG...")
     (house.paths.boards / "shots.csv").write_text(
-        "panel,x,checkpoint,metric,value,low,high\nshots,1,badnet,ASR,60,55,65\nshots,16,badnet,ASR,20,15,25\n"
+        "panel,line,x,kind,value,low,high\nshots,badnet,1,ASR,60,55,65\nshots,badnet,16,ASR,20,15,25\n"
     )
     text = page()
     assert "Figure shots" not in text
-    assert "<h3>shots</h3>" in text
+    assert "<h3>Accuracy by shots</h3>" in text
 
 
 def test_published_values_stand_beside_measured_ones(house, page) -> None:

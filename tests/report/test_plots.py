@@ -90,15 +90,17 @@ def write(path: Path, *lines: str) -> Path:
 def test_ablation_curves_are_drawn_from_their_csv(tmp_path) -> None:
     path = write(
         tmp_path / "shots.csv",
-        "panel,x,track,defense,checkpoint,metric,value,low,high",
-        "shots,1,backdoor,rvpt_1,badnet,ASR,60,55,65",
-        "shots,16,backdoor,rvpt_16,badnet,ASR,20,15,25",
-        "depth,1,backdoor,rvpt,badnet,CA,90,88,92",
+        "panel,line,x,kind,defense,checkpoint,metric,value,low,high",
+        "shots,RVPT,1,ASR,rvpt_1,badnet,ASR,60,55,65",
+        "shots,RVPT,16,ASR,rvpt_16,badnet,ASR,20,15,25",
+        "shots,VPT,1,ASR,vpt_1,badnet,ASR,80,75,85",
+        "depth,RVPT,1,CA,rvpt,badnet,CA,90,88,92",
     )
-    found = analysis_group("shots", path)
+    found = analysis_group("Shots", path)
     assert found is not None
-    assert [plot.title for plot in found.plots] == ["shots", "depth"]
-    assert [(one["x"], one["y"], one["mark"]) for one in points(found)] == [(1, 60, "ASR"), (16, 20, "ASR")]
+    assert (found.title, [plot.title for plot in found.plots]) == ("Shots", ["shots", "depth"])
+    drawn = [(one["colour"], one["x"], one["y"], one["mark"]) for one in points(found)]
+    assert drawn == [("RVPT", 1, 60, "ASR"), ("VPT", 1, 80, "ASR"), ("RVPT", 16, 20, "ASR")]
 
 
 def test_resistivity_against_success_is_drawn_from_its_csv(tmp_path) -> None:
