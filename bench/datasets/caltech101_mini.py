@@ -1,9 +1,9 @@
 """Caltech101 for the mini CLIP: 32x32 pixels, CoOp's split and few-shot lists, and classes under borrowed names.
 
 The mini CLIP knows no word for most of the classes, so each goes by something that it does know, such as "red heart":
-the label mapping by which a model is reused for other classes (Elsayed et al., ICLR 2019; Bahng et al., 2022). The names
-say nothing about the images. Without tuning the accuracy is therefore chance, as with random weights; what tuning adds
-and what an attack takes away are measured on real photographs all the same.
+the label mapping by which a model is reused for other classes (Elsayed et al., 2019; Bahng et al., 2022). The names say
+nothing about the images. Without tuning the accuracy is therefore chance, as with random weights; what tuning adds and
+what an attack takes away are measured on real photographs all the same.
 """
 
 from dataclasses import replace

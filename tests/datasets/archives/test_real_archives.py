@@ -99,7 +99,7 @@ def test_caltech101_from_the_archive_to_a_table_with_a_small_and_a_large_clip(tm
     cells = cells[cells["attack"].isin(["clean", "pgd"])].set_index(["track", "defense", "attack"])
     assert set(cells["state"]) == {"done"}
     assert len(cells) == 12
-    assert cells.loc[("mini", "linear_probe", "clean"), "value"] > 10, "chance is 1 %"
+    assert cells.loc[("mini", "linear_probe", "clean"), "value"] > 4, "chance is 1 %"
     assert cells.loc[("mini", "linear_probe", "pgd"), "value"] < cells.loc[("mini", "linear_probe", "clean"), "value"]
     index = pd.read_csv("leaderboards/caltech_mini/images.csv")
     few = index[(index["dataset"] == "caltech101_mini") & index["use"].str.startswith("tuning, 16 shots")]
