@@ -20,6 +20,8 @@ from bench.datasets.store import Description, build, write_split
 from bench.items import item_options, load_item
 from tests.analyses.conftest import CLEAN, TUNED, paths_below
 
+# One process takes them all, one after the other: two ViT-L/14 and their mixture are five gigabytes.
+pytestmark = pytest.mark.xdist_group("large")
 PGD = {"attack": "pgd"}
 PHOTOS = {"dataset": "photos"}
 ANALYSES: dict[str, dict[str, Any]] = {
@@ -133,6 +135,8 @@ def source(pair: dict[str, DefendedCLIP], tmp_path: Path, monkeypatch: pytest.Mo
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ANALYSES)
 def test_the_whole_analysis(name: str, source: Source, pair: dict[str, DefendedCLIP]) -> None:
+    if name == "heads" and pair["clean"].staged.clip.architecture == "ViT-L-14":
+        pytest.skip("its 32 coalitions take over a minute")
     module = load_item("analyses", name, "here")
     options = item_options(module, ANALYSES[name], "here")
     frame = module.measure(source, options)
