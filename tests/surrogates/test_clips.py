@@ -10,10 +10,11 @@ from torch.nn import functional
 
 from bench.clip.classifier import zero_shot
 from bench.clip.defended import Task
+from bench.clip.model import Base, load
 from bench.clip.pretrain import PretrainOptions
 from bench.clip.staged import StagedCLIP
 from bench.errors import UserError
-from bench.surrogates import contrastive, plain, published
+from bench.surrogates import contrastive, plain, published, shipped
 
 TASK = Task(("circle", "square", "star"), "a photo of a {}.")
 FAST: dict[str, Any] = {"steps": 2, "batch_size": 4, "digits_per_batch": 1}
@@ -84,3 +85,13 @@ def test_weights_that_are_not_published_are_refused_before_any_download(tmp_path
         published.make(published.Options(architecture="RN50", weights="openai"), tmp_path)
     with pytest.raises(UserError, match="unknown architecture"):
         published.make(published.Options(architecture="RN5"), tmp_path)
+
+
+def test_a_shipped_clip_serves_as_it_is(tmp_path: Path) -> None:
+    options = shipped.Options(architecture="mini_small")
+    model = shipped.restore(shipped.make(options, tmp_path), options, TASK)
+    images = torch.rand(2, 3, 32, 32)
+    clip = load(Base(architecture="mini_small", weights="shipped"))
+    assert torch.equal(model(images), plain.zero_shot(clip, TASK)(images))
+    with pytest.raises(UserError, match="only 'mini' and "):
+        shipped.make(shipped.Options(architecture="ViT-B-32"), tmp_path)
