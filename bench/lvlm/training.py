@@ -8,26 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from bench.clip.contrastive import cosine_with_warmup
-from bench.config import Options
 from bench.lvlm.model import Lvlm
-
-
-class TrainingOptions(Options):
-    """How to train on questions and answers.
-
-    Attributes:
-        learning_rate: Of AdamW; rises over ``warmup_steps`` and falls to zero along half a cosine.
-        batch_size: Questions per step.
-        weight_decay: Of matrices; biases and norms are not decayed.
-        warmup_steps: Steps of the rise.
-        largest_gradient: Bound on the gradient's norm.
-    """
-
-    learning_rate: float
-    batch_size: int
-    weight_decay: float = 0.01
-    warmup_steps: int = 100
-    largest_gradient: float = 1.0
+from bench.lvlm.options import TrainingOptions
 
 
 def train(

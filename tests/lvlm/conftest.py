@@ -15,7 +15,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def lvlm():
     """mini_llava with random weights behind the mini CLIP's trained image tower."""
-    from bench.lvlm.model import build, with_tower
+    from bench.lvlm.loading import build, with_tower
 
     made = with_tower(build("mini_llava"))
     made.model.requires_grad_(False)

@@ -16,7 +16,8 @@ from bench.datasets import world
 from bench.datasets.world_questions import NUMBERS, WORDINGS, questions
 from bench.errors import UserError
 from bench.lvlm.architecture import lvlm_architectures, read_architecture, vocabulary
-from bench.lvlm.model import Lvlm, build, load, load_weights, own_state, save_weights, with_tower
+from bench.lvlm.loading import build, load, load_weights, own_state, save_weights, with_tower
+from bench.lvlm.model import Lvlm
 
 
 def test_mini_llava_is_transformers_own_llava_of_about_a_million_trained_numbers(lvlm: Lvlm) -> None:
