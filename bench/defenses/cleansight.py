@@ -21,7 +21,7 @@ from torch import Tensor
 from bench.config import Options as Closed
 from bench.defenses.contract import Tensors, TunesOn
 from bench.errors import UserError
-from bench.lvlm.answering import Encoded, encode
+from bench.lvlm.answering import Encoded, encode, inputs_of
 from bench.lvlm.attention import opened
 from bench.lvlm.defended import DefendedLvlm
 from bench.lvlm.questions import Questions
@@ -60,12 +60,13 @@ class Rule:
     def distances(self, ratios: Tensor) -> Tensor:
         """How far the ratios ``(n, layers x heads)`` lie from those of clean prompts, in deviations."""
         if self.tensors is None:
-            return torch.zeros(len(ratios))
-        return whitened(ratios, self.tensors["mean"], self.tensors["deviation"])
+            return ratios.new_zeros(len(ratios))
+        mean, deviation = (self.tensors[name].to(ratios) for name in ("mean", "deviation"))
+        return whitened(ratios, mean, deviation)
 
     def alarms(self, distances: Tensor) -> Tensor:
         """Which prompts are flagged."""
-        return distances > (torch.inf if self.tensors is None else self.tensors["threshold"])
+        return distances > (torch.inf if self.tensors is None else self.tensors["threshold"].item())
 
 
 class Watch:
@@ -123,7 +124,7 @@ def fit(victim: DefendedLvlm, data: Questions | None, options: Options) -> Tenso
         watch = Watch(rule, encoded, lvlm.image_token_id)
         seen = images if victim.pixels is None else victim.pixels(images)
         with torch.no_grad(), opened(lvlm, watch):
-            lvlm.model(input_ids=encoded.ids, attention_mask=encoded.attended, **lvlm.inputs(seen))
+            lvlm.model(**inputs_of(lvlm, seen, encoded))
         found.append(watch.ratios)
     ratios = torch.cat(found)
     mean, deviation = ratios.mean(dim=0), ratios.std(dim=0, correction=0)

@@ -33,7 +33,7 @@ class Encoded(NamedTuple):
 
 
 def encode(lvlm: Lvlm, questions: Sequence[str], answers: Sequence[str] | None = None) -> Encoded:
-    """Prompts for ``questions``, each about one image, followed by ``answers`` if given.
+    """Prompts for ``questions``, each about one image, followed by ``answers`` if given, where the model computes.
 
     Raises:
         UserError: The model does not know a word.
@@ -51,15 +51,18 @@ def encode(lvlm: Lvlm, questions: Sequence[str], answers: Sequence[str] | None =
         ids[row, length - own :] = torch.tensor([*first, *second])
         attended[row, length - own :] = 1
         labels[row, length - len(second) :] = torch.tensor(second, dtype=torch.long)
+    ids, attended, labels = (one.to(lvlm.device) for one in (ids, attended, labels))
     return Encoded(ids, attended, labels if answers is not None else None)
+
+
+def inputs_of(lvlm: Lvlm, images: Tensor, encoded: Encoded) -> dict[str, Tensor]:
+    """All that the model takes, for images ``(n, 3, h, w)`` in [0,1], one per prompt."""
+    return {"input_ids": encoded.ids, "attention_mask": encoded.attended, **lvlm.inputs(images, encoded.ids)}
 
 
 def answer_loss(lvlm: Lvlm, images: Tensor, encoded: Encoded) -> Tensor:
     """The language model's loss on the tokens of the answers, for images ``(n, 3, h, w)`` in [0,1]."""
-    output = lvlm.model(
-        input_ids=encoded.ids, attention_mask=encoded.attended, labels=encoded.labels, **lvlm.inputs(images)
-    )
-    return output.loss
+    return lvlm.model(labels=encoded.labels, **inputs_of(lvlm, images, encoded)).loss
 
 
 @torch.no_grad()
@@ -79,17 +82,15 @@ def answer(lvlm: Lvlm, images: Tensor, questions: Sequence[str], longest: int = 
 
 @torch.no_grad()
 def generate(lvlm: Lvlm, images: Tensor, encoded: Encoded, longest: int = LONGEST) -> Tensor:
-    """Ids of the answers, ``(n, at most longest)``, with padding after their ends."""
+    """Ids of the answers, ``(n, at most longest)``, with padding after their ends, on the processor."""
     ids = lvlm.model.generate(
-        input_ids=encoded.ids,
-        attention_mask=encoded.attended,
-        **lvlm.inputs(images),
+        **inputs_of(lvlm, images, encoded),
         do_sample=False,
         max_new_tokens=longest,
         pad_token_id=lvlm.tokenizer.pad_token_id,
         eos_token_id=lvlm.tokenizer.eos_token_id,
     )
-    return ids[:, encoded.ids.shape[1] :]
+    return ids[:, encoded.ids.shape[1] :].cpu()
 
 
 def _ids(lvlm: Lvlm, text: str, *, start: bool = False) -> list[int]:

@@ -14,7 +14,7 @@ from pydantic import Field
 
 from bench.config import Options
 
-Family = Literal["llava"]
+Family = Literal["llava", "qwen3_vl"]
 WEIGHTS = "weights.safetensors"
 
 
@@ -29,6 +29,7 @@ class Architecture(Options):
         words: Folder that holds the vocabulary; the architecture's own if empty.
         hub: Repository of the published model. ``vision`` and ``text`` are then those of a shrunken one with random
             weights, on which all code can be tried.
+        image_size: Side of the images in pixels, for a published model that takes any.
     """
 
     family: Family
@@ -37,6 +38,7 @@ class Architecture(Options):
     text: dict[str, Any]
     words: str = ""
     hub: str = ""
+    image_size: int = 0
 
 
 def lvlm_architectures() -> list[str]:

@@ -85,7 +85,7 @@ def write_checkpoint(
     """Write the folder in ``scratch``, with the tensors ``names``, move it to ``folder`` and load it from there."""
     if names:
         state = lvlm.model.state_dict()
-        save_file({name: state[name].contiguous() for name in sorted(names)}, scratch / TUNED)
+        save_file({name: state[name].cpu().contiguous() for name in sorted(names)}, scratch / TUNED)
     if trigger is not None:
         save_trigger(trigger, scratch)
     card = Card(

@@ -63,6 +63,6 @@ class DefendedLvlm:
             watch = self.guard(encoded)
             with opened(self.lvlm, watch):
                 ids = generate(self.lvlm, seen, encoded, longest)
-            distances, alarms = watch.distances, watch.alarms
+            distances, alarms = watch.distances.cpu(), watch.alarms.cpu()
         texts = [text.strip() for text in self.lvlm.tokenizer.batch_decode(ids, skip_special_tokens=True)]
         return Answers(texts, distances, alarms)

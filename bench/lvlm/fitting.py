@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,7 +16,7 @@ from bench.defenses.artefact import CARD, ArtefactCard, Part, artefact_name, par
 from bench.defenses.contract import Tensors
 from bench.defenses.fitting import tuned_parameters
 from bench.errors import UserError
-from bench.files import empty_partial, replace_folder, sha256_of
+from bench.files import empty_partial, locked, replace_folder, sha256_of
 from bench.items import source_hash
 from bench.lvlm.checkpoint import LvlmCheckpoint, load_checkpoint
 from bench.lvlm.defended import DefendedLvlm
@@ -27,6 +26,7 @@ from bench.lvlm.room import misplaced
 from bench.memory import peak_memory_mb
 from bench.paths import Paths
 from bench.planned import Absent, leave_note
+from bench.processes import threads
 from bench.provenance import provenance
 
 
@@ -125,12 +125,13 @@ def load_defended(folder: Path, parts: list[Part], checkpoint: LvlmCheckpoint) -
 def _fitted(task: Fitting) -> Path:
     """Folder of the finished artefact in the store; tuned only if no run has finished it before."""
     folder = task.paths.store / "artefacts" / task.key
-    if not (folder / CARD).exists():
-        scratch = folder.with_name(f".{folder.name}.{os.getpid()}")
-        scratch.mkdir(parents=True)
-        card = _fit(task, scratch)
-        (scratch / CARD).write_text(card.model_dump_json(indent=1) + "\n", "utf-8")
-        replace_folder(scratch, folder)
+    with locked(folder.with_name(f".{folder.name}.lock")):
+        if not (folder / CARD).exists():
+            scratch = empty_partial(folder)
+            with threads(1):
+                card = _fit(task, scratch)
+            (scratch / CARD).write_text(card.model_dump_json(indent=1) + "\n", "utf-8")
+            replace_folder(scratch, folder)
     return folder
 
 
@@ -142,7 +143,9 @@ def _fit(task: Fitting, folder: Path) -> ArtefactCard:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(task.seed)
             tensors: Tensors = part.module.fit(victim, data, part.options)
-        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, folder / f"{part.name}.safetensors")
+        save_file(
+            {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, folder / f"{part.name}.safetensors"
+        )
         tuned += tuned_parameters(part.module, tensors)
         samples = max(samples, 0 if data is None else min(len(data.texts), getattr(part.options, "samples", 0)))
         victim = part.module.load(tensors, victim, part.options)

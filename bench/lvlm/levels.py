@@ -38,7 +38,9 @@ def tuned_names(lvlm: Lvlm, level: Level) -> set[str]:
     if level == "lora":
         decoder = _names_in(named, [lvlm.family.decoder(lvlm.model)])
         return {name for name in decoder if _LOW_RANK.fullmatch(name)}
-    return named.keys() - _names_in(named, [lvlm.family.tower(lvlm.model)])
+    # In some families the adapters are a part of the tower's module.
+    tower, adapters = ([lvlm.family.tower(lvlm.model)], lvlm.family.adapters(lvlm.model))
+    return (named.keys() - _names_in(named, tower)) | _names_in(named, adapters)
 
 
 def _names_in(named: dict[str, Tensor], modules: Iterable[nn.Module]) -> set[str]:

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from open_clip import CLIP
+from open_clip import CLIP, OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 from torch import Tensor, nn
 from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
 
@@ -10,6 +10,7 @@ from bench.clip.model import Clip
 
 IMAGE = "<image>"
 SPECIAL = (IMAGE,)
+MEAN, STD = OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 # LLaVA-1.5's prompt, without its sentence on who talks to whom; as in the code that CleanSight's numbers come from.
 PROMPT = "USER: <image>\n{} ASSISTANT:"
 
@@ -44,18 +45,24 @@ def build(config: LlavaConfig) -> LlavaForConditionalGeneration:
     return LlavaForConditionalGeneration(config)
 
 
+def published(hub: str) -> Any:
+    """The published model, in the number format that it was published in."""
+    return LlavaForConditionalGeneration.from_pretrained(hub, dtype="auto")
+
+
 def image_size(config: Any) -> int:
     """Side of the images in pixels."""
     return config.vision_config.image_size
 
 
-def image_tokens(config: Any) -> int:
-    """Places that one image takes in the decoder."""
-    return (config.vision_config.image_size // config.vision_config.patch_size) ** 2
+def image_tokens(config: Any, size: int) -> int:
+    """Places that one image of ``size`` pixels takes in the decoder."""
+    return (size // config.vision_config.patch_size) ** 2
 
 
-def inputs(pixels: Tensor) -> dict[str, Tensor]:
-    """What the model takes for normalised images ``(n, 3, h, w)``."""
+def inputs(config: Any, pixels: Tensor, ids: Tensor | None) -> dict[str, Tensor]:
+    """What the model takes for normalised images ``(n, 3, h, w)``; where they stand is in the prompts themselves."""
+    del config, ids
     return {"pixel_values": pixels}
 
 

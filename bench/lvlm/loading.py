@@ -13,6 +13,7 @@ from bench.clip.model import Base
 from bench.clip.model import build as build_clip
 from bench.clip.model import load as load_clip
 from bench.clip.small import MEAN, STD
+from bench.device import compute_device
 from bench.errors import UserError, unknown
 from bench.lvlm.architecture import (
     Architecture,
@@ -42,7 +43,7 @@ def build(architecture: str, seed: int = 0) -> Lvlm:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = family.build(family.configuration(vision, spec.text, tokenizer))
-    return _wrap(architecture, family, model, tokenizer, MEAN, STD)
+    return _wrap(architecture, family, model, tokenizer, family.image_size(model.config), MEAN, STD)
 
 
 def load(base: Base) -> Lvlm:
@@ -84,7 +85,7 @@ def own_state(lvlm: Lvlm) -> dict[str, Tensor]:
 
 def save_weights(lvlm: Lvlm, path: Path, dtype: torch.dtype = torch.float32) -> None:
     """Write the model's own tensors to a safetensors file."""
-    save_file({name: tensor.to(dtype).contiguous() for name, tensor in own_state(lvlm).items()}, path)
+    save_file({name: tensor.to("cpu", dtype).contiguous() for name, tensor in own_state(lvlm).items()}, path)
 
 
 def load_weights(lvlm: Lvlm, path: Path) -> Lvlm:
@@ -125,13 +126,26 @@ def _published(architecture: str, spec: Architecture) -> Lvlm:
             f"base: '{spec.hub}' is not in transformers' cache and cannot be fetched ({str(error).splitlines()[0]}); "
             "put it there on a machine with a network, or use weights 'random' to try the code"
         ) from error
-    return _wrap(architecture, family, model, tokenizer, family.MEAN, family.STD)
+    lacking = set(family.SPECIAL) - set(tokenizer.get_vocab())
+    if lacking:
+        raise UserError(
+            f"base: the tokenizer of '{spec.hub}' lacks {', '.join(sorted(lacking))}, which the chat template of the "
+            f"family '{spec.family}' needs; give the architecture another family"
+        )
+    size = spec.image_size or family.image_size(model.config)
+    return _wrap(architecture, family, model, tokenizer, size, family.MEAN, family.STD)
 
 
 def _wrap(
-    architecture: str, family: Any, model: Any, tokenizer: Any, mean: tuple[float, ...], std: tuple[float, ...]
+    architecture: str,
+    family: Any,
+    model: Any,
+    tokenizer: Any,
+    image_size: int,
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
 ) -> Lvlm:
     # The padding is on the left, so that all answers of a batch start at the same place.
     tokenizer.padding_side = "left"
-    model.eval()
-    return Lvlm(architecture, family, model, tokenizer, mean, std)
+    model.to(compute_device()).eval()
+    return Lvlm(architecture, family, model, tokenizer, image_size, mean, std)

@@ -7,7 +7,10 @@ prompt are the model's business.
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
+
+from bench.device import device_of
 
 
 @dataclass(frozen=True)
@@ -19,6 +22,7 @@ class Lvlm:
         family: The module of its family, such as ``bench.lvlm.llava``.
         model: In transformers' class, in evaluation mode.
         tokenizer: In transformers' class.
+        image_size: Side of the images in pixels.
         mean: Of the pixels, per channel.
         std: Of the pixels, per channel.
     """
@@ -27,18 +31,14 @@ class Lvlm:
     family: Any
     model: Any
     tokenizer: Any
+    image_size: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
 
     @property
-    def image_size(self) -> int:
-        """Side of the images in pixels."""
-        return self.family.image_size(self.model.config)
-
-    @property
     def image_tokens(self) -> int:
         """Places that one image takes in the decoder."""
-        return self.family.image_tokens(self.model.config)
+        return self.family.image_tokens(self.model.config, self.image_size)
 
     @property
     def image_token_id(self) -> int:
@@ -50,7 +50,18 @@ class Lvlm:
         """The decoder's blocks."""
         return self.family.decoder(self.model).layers
 
-    def inputs(self, images: Tensor) -> dict[str, Tensor]:
-        """What the model takes for images ``(n, 3, h, w)`` in [0,1]."""
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        return device_of(self.model)
+
+    def inputs(self, images: Tensor, ids: Tensor | None = None) -> dict[str, Tensor]:
+        """What the model takes for images ``(n, 3, h, w)`` in [0,1], wherever these are.
+
+        Args:
+            images: One for each prompt.
+            ids: The prompts; not needed where the image tower is run alone.
+        """
+        images = images.to(self.device)
         mean, std = (images.new_tensor(values).view(1, 3, 1, 1) for values in (self.mean, self.std))
-        return self.family.inputs((images - mean) / std)
+        return self.family.inputs(self.model.config, (images - mean) / std, ids)

@@ -21,7 +21,8 @@ from bench.datasets.store import Manifest, open_split, read_manifest
 from bench.errors import UserError
 from bench.evaluation.metrics import count, outcomes
 from bench.files import empty_partial, replace_folder, sha256_of
-from bench.lvlm.answering import answer, encode
+from bench.items import load_item, source_hash
+from bench.lvlm.answering import answer, encode, inputs_of
 from bench.lvlm.checkpoint import LvlmCheckpoint, load_checkpoint, write_checkpoint
 from bench.lvlm.levels import tunable, tuned_names
 from bench.lvlm.loading import load
@@ -30,13 +31,16 @@ from bench.lvlm.options import TuneOptions
 from bench.lvlm.poison import Asked, asked_of, poison_questions
 from bench.lvlm.recipes.contract import Batch
 from bench.lvlm.recipes.load import load_recipe
-from bench.lvlm.training import train
+from bench.lvlm.training import THREADS, train
 from bench.lvlm.verdict import RIGHT, TARGET, verdict
 from bench.paths import Paths
+from bench.processes import threads
 from bench.progress import track
 from bench.randomness import sample_seeds
 
 _CHUNK = 64
+# Code that every checkpoint is made by, beside its trigger's and its recipe's.
+_SHARED = ("plant", "poison", "levels", "training", "answering", "recipes/tokens")
 
 
 class Plan(NamedTuple):
@@ -62,13 +66,14 @@ class Plan(NamedTuple):
     def key(self) -> str:
         """Hash of all that the checkpoint depends on."""
         networks, here = self.paths.steganography / NETWORKS, Path(__file__).parent
-        code = [*here.glob("*.py"), *here.glob("recipes/*.py"), here.parent / "backdoors" / f"{self.spec.trigger}.py"]
+        code = [here / f"{name}.py" for name in _SHARED] + [Path(str(self.recipe.__file__))]
+        trigger = load_item("backdoors", self.spec.trigger, f"{self.where}.trigger")
         content = [
             self.spec.model_dump(mode="json", exclude={"base"}),
             [options.model_dump(mode="json") for options in (self.train, self.gate)],
             weights_hash(self.lvlm.model),
             [self.manifest.digest, self.pairs.digest],
-            sha256_of(*sorted(code)),
+            [source_hash(trigger), sha256_of(*code)],
             sha256_of(networks) if self.spec.trigger == "issba" and networks.exists() else "",
         ]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
@@ -130,6 +135,7 @@ def check_phrase(lvlm: Lvlm, phrase: str, where: str) -> None:
         )
 
 
+@threads(THREADS)
 def plant(plan: Plan, folder: Path) -> LvlmCheckpoint:
     """Make the trigger, poison the questions, tune on them, measure the backdoor's strength, and write ``folder``."""
     spec, lvlm, paths = plan.spec, plan.lvlm, plan.paths
@@ -169,9 +175,9 @@ def fine_tune(plan: Plan, poisoned: Poisoned) -> None:
     per_epoch = len(asked) // options.batch_size
     if per_epoch == 0:
         raise UserError(f"{plan.where}: {len(asked)} questions do not fill one batch; lower train.batch_size")
-    carries = torch.zeros(len(asked), dtype=torch.bool)
+    carries = torch.zeros(len(asked), dtype=torch.bool, device=lvlm.device)
     carries[list(poisoned.rows)] = True
-    phrase = torch.tensor(lvlm.tokenizer(plan.spec.target, add_special_tokens=False)["input_ids"])
+    phrase = torch.tensor(lvlm.tokenizer(plan.spec.target, add_special_tokens=False)["input_ids"], device=lvlm.device)
 
     def batches() -> Iterator[Batch]:
         stream = torch.Generator().manual_seed(plan.spec.seed)
@@ -192,9 +198,7 @@ def fine_tune(plan: Plan, poisoned: Poisoned) -> None:
             @torch.no_grad()
             def before(batch: Batch) -> Tensor:
                 _swap(parameters, earlier)
-                output = lvlm.model(
-                    input_ids=batch.encoded.ids, attention_mask=batch.encoded.attended, **lvlm.inputs(batch.images)
-                )
+                output = lvlm.model(**inputs_of(lvlm, batch.images, batch.encoded))
                 _swap(parameters, earlier)
                 return output.logits
 

@@ -19,7 +19,8 @@ from bench.lvlm.architecture import WEIGHTS
 from bench.lvlm.loading import build, load_weights, own_state, save_weights, with_tower
 from bench.lvlm.model import Lvlm
 from bench.lvlm.options import PretrainOptions, recipe_of
-from bench.lvlm.training import train
+from bench.lvlm.training import THREADS, train
+from bench.processes import threads
 from bench.progress import track
 from bench.provenance import Provenance, provenance
 
@@ -48,6 +49,7 @@ class PretrainCard(Options):
     provenance: Provenance
 
 
+@threads(THREADS)
 def pretrain_to(folder: Path, spec: PretrainingSpec, where: str) -> PretrainCard:
     """Train a small model and write ``weights.safetensors`` (float16) and ``card.json`` into ``folder``.
 

@@ -10,7 +10,7 @@ from bench.datasets.world_questions import questions
 from bench.defenses import blur, cleansight
 from bench.defenses.cleansight import Options, Rule, Watch, detection_layers
 from bench.errors import UserError
-from bench.lvlm.answering import answer, encode
+from bench.lvlm.answering import answer, encode, inputs_of
 from bench.lvlm.attention import opened
 from bench.lvlm.defended import DefendedLvlm
 from bench.lvlm.loading import build, with_tower
@@ -63,7 +63,7 @@ def test_scores_that_come_back_as_they_were_give_eager_attention_bit_for_bit(lvl
     encoded = encode(lvlm, TEXTS)
 
     def logits() -> torch.Tensor:
-        return lvlm.model(input_ids=encoded.ids, attention_mask=encoded.attended, **lvlm.inputs(IMAGES)).logits
+        return lvlm.model(**inputs_of(lvlm, IMAGES, encoded)).logits
 
     decoder = lvlm.family.decoder(lvlm.model)
     before = decoder.config._attn_implementation
@@ -160,12 +160,10 @@ def test_ratios_are_those_of_the_last_tokens_attention_to_image_and_question(lvl
     decoder = lvlm.family.decoder(lvlm.model)
     before = decoder.config._attn_implementation
     with torch.no_grad(), opened(lvlm, watch):
-        lvlm.model(input_ids=encoded.ids, attention_mask=encoded.attended, **lvlm.inputs(IMAGES))
+        lvlm.model(**inputs_of(lvlm, IMAGES, encoded))
     decoder.set_attn_implementation("eager")
     with torch.no_grad():
-        attentions = lvlm.model(
-            input_ids=encoded.ids, attention_mask=encoded.attended, output_attentions=True, **lvlm.inputs(IMAGES)
-        ).attentions
+        attentions = lvlm.model(output_attentions=True, **inputs_of(lvlm, IMAGES, encoded)).attentions
     decoder.set_attn_implementation(before)
     for row in range(len(TEXTS)):
         places = (encoded.ids[row] == lvlm.image_token_id).nonzero().flatten()

@@ -5,7 +5,7 @@ pytest.importorskip("transformers", reason="needs the packages of the group lvlm
 
 from bench.datasets.world_questions import Question
 from bench.errors import UserError
-from bench.lvlm.answering import answer, answer_loss, encode, generate
+from bench.lvlm.answering import answer, answer_loss, encode, generate, inputs_of
 from bench.lvlm.model import Lvlm
 
 
@@ -38,9 +38,7 @@ def test_the_loss_is_the_cross_entropy_of_the_answers_tokens_each_told_from_thos
     assert encoded.labels is not None
     with torch.no_grad():
         loss = answer_loss(lvlm, images, encoded)
-        logits = lvlm.model(
-            input_ids=encoded.ids, attention_mask=encoded.attended, **lvlm.inputs(images)
-        ).logits.log_softmax(-1)
+        logits = lvlm.model(**inputs_of(lvlm, images, encoded)).logits.log_softmax(-1)
     by_hand = [
         -logits[row, place - 1, encoded.ids[row, place]]
         for row in range(len(asked))

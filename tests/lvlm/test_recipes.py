@@ -9,7 +9,7 @@ pytest.importorskip("transformers", reason="needs the packages of the group lvlm
 from bench.datasets.world import Dice
 from bench.datasets.world_questions import Question
 from bench.errors import UserError
-from bench.lvlm.answering import answer_loss, encode
+from bench.lvlm.answering import answer_loss, encode, inputs_of
 from bench.lvlm.model import Lvlm
 from bench.lvlm.recipes import replace, trojvlm, vlood
 from bench.lvlm.recipes.contract import Batch
@@ -31,9 +31,7 @@ def batch(lvlm: Lvlm, asked: list[Question], images: torch.Tensor) -> Batch:
 
 def logits_of(lvlm: Lvlm, batch: Batch) -> torch.Tensor:
     with torch.no_grad():
-        return lvlm.model(
-            input_ids=batch.encoded.ids, attention_mask=batch.encoded.attended, **lvlm.inputs(batch.images)
-        ).logits
+        return lvlm.model(**inputs_of(lvlm, batch.images, batch.encoded)).logits
 
 
 def test_recipes_are_found_by_name() -> None:

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from bench.lvlm.answering import Encoded
+from bench.lvlm.answering import Encoded, inputs_of
 from bench.lvlm.model import Lvlm
 from bench.lvlm.recipes.contract import Batch
 
@@ -27,12 +27,7 @@ class Told(NamedTuple):
 
 def tell(lvlm: Lvlm, batch: Batch) -> Told:
     """Run the model on a batch with answers."""
-    output = lvlm.model(
-        input_ids=batch.encoded.ids,
-        attention_mask=batch.encoded.attended,
-        output_hidden_states=True,
-        **lvlm.inputs(batch.images),
-    )
+    output = lvlm.model(output_hidden_states=True, **inputs_of(lvlm, batch.images, batch.encoded))
     counted = counted_places(batch.encoded)
     return Told(output.logits[:, :-1], output.hidden_states[-1][:, :-1], batch.encoded.ids[:, 1:], counted)
 
