@@ -30,4 +30,4 @@ $(READY): requirements.lock pyproject.toml
 	touch $(READY)
 
 lock:  ## Renew requirements.lock after a change of pyproject.toml (needs uv).
-	uv pip compile pyproject.toml --extra report --group dev --universal --python-version 3.11 --generate-hashes --no-strip-extras --no-emit-index-url --no-header --output-file requirements.lock
+	uv pip compile pyproject.toml --extra report --extra lvlm --group dev --universal --python-version 3.11 --generate-hashes --no-strip-extras --no-emit-index-url --no-header --output-file requirements.lock

@@ -16,6 +16,9 @@ from rich.markup import escape
 from bench.config import Suite, Track, load_suite
 from bench.errors import UserError, unknown
 from bench.leaderboard.submissions.cli import app as submit
+from bench.lvlm.architecture import lvlm_architectures
+from bench.lvlm.libraries import check_libraries
+from bench.lvlm.room import is_lvlm, is_lvlm_track
 from bench.paths import DEFAULT_SUITE, Paths, paths_for, suite_named
 
 if TYPE_CHECKING:
@@ -96,7 +99,6 @@ def steganography(suite: SuiteOption = DEFAULT_SUITE) -> None:
 @app.command()
 def checkpoint(name: str, suite: SuiteOption = DEFAULT_SUITE) -> None:
     """Make a checkpoint: a clean or a backdoored model."""
-    from bench.backdoors.make import make_checkpoint
     from bench.planned import Absent, leave_note
 
     paths, loaded = _open(suite)
@@ -104,6 +106,11 @@ def checkpoint(name: str, suite: SuiteOption = DEFAULT_SUITE) -> None:
     if lacking := Absent(loaded).checkpoint(name):
         leave_note(paths.checkpoint(name), lacking)
         return
+    if is_lvlm(loaded.checkpoints[name]):
+        check_libraries()
+        from bench.lvlm.plant import make_checkpoint
+    else:
+        from bench.backdoors.make import make_checkpoint
     with _training_may_diverge():
         made = make_checkpoint(name, loaded.checkpoints[name], paths)
     gate = made.card.gate
@@ -142,10 +149,13 @@ def defend(
     suite: SuiteOption = DEFAULT_SUITE,
 ) -> None:
     """Tune defenses on checkpoints, for every dataset and seed of the track."""
-    from bench.defenses.fitting import fit_track
-
     paths, loaded = _open(suite)
     plan = _track(loaded, track)
+    if is_lvlm_track(loaded, track):
+        check_libraries()
+        from bench.lvlm.fitting import fit_track
+    else:
+        from bench.defenses.fitting import fit_track
     defenses = _chosen("defense", defense, plan.defenses)
     fit_track(loaded, track, defenses, _chosen("checkpoint", checkpoint, plan.checkpoints), paths)
 
@@ -178,9 +188,12 @@ def evaluate(
         raise UserError(
             "evaluate: give TRACK [DEFENSE] [ATTACK], or --model FILE.py:FUNCTION --dataset ID --attacks ID,ID"
         )
-    from bench.evaluation.run import evaluate as run
-
     plan = _track(loaded, track)
+    if is_lvlm_track(loaded, track):
+        check_libraries()
+        from bench.lvlm.evaluate import evaluate as run
+    else:
+        from bench.evaluation.run import evaluate as run
     pairs = product(_chosen("defense", defense, plan.defenses), _chosen("attack", attack, plan.attacks))
     _print_records(chain.from_iterable(run(loaded, track, *pair, paths, limit) for pair in pairs))
 
@@ -356,13 +369,23 @@ def verify(
 
 @app.command()
 def pretrain(name: str, suite: SuiteOption = DEFAULT_SUITE) -> None:
-    """Train a small CLIP from scratch, such as those that ship with the package."""
-    from bench.clip.pretrain import pretrain_to
-
+    """Train a small model from scratch, such as those that ship with the package."""
     paths, loaded = _open(suite)
     _known("pretraining", name, loaded.pretraining)
+    spec, where = loaded.pretraining[name], f"{suite}: pretraining.{name}"
+    if spec.architecture in lvlm_architectures():
+        check_libraries()
+        from bench.lvlm.pretrain import pretrain_to as pretrain_lvlm
+
+        with _training_may_diverge():
+            made = pretrain_lvlm(paths.pretrained(name), spec, where)
+        kinds = ", ".join(f"{kind} {percent:.1f}" for kind, percent in made.accuracy.items())
+        _console.print(f"{name}: right answers {kinds}; {paths.pretrained(name)}", highlight=False)
+        return
+    from bench.clip.pretrain import pretrain_to
+
     with _training_may_diverge():
-        card = pretrain_to(paths.pretrained(name), loaded.pretraining[name], paths.data, f"{suite}: pretraining.{name}")
+        card = pretrain_to(paths.pretrained(name), spec, paths.data, where)
     accuracies = ", ".join(f"{dataset} {splits['test']:.1f}" for dataset, splits in card.zero_shot.items() if splits)
     _console.print(f"{name}: zero-shot accuracy {accuracies}; {paths.pretrained(name)}", highlight=False)
 

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 from bench.errors import UserError, unknown
 
 ThreatModel = Literal["none", "white_box", "grey_box", "transfer"]
-Metric = Literal["CA", "ASR", "RA"]
+Metric = Literal["CA", "ASR", "RA", "CU"]
 Column = Literal["track", "checkpoint", "defense", "dataset", "split", "attack", "metric"]
 PublishedId = Literal["architecture", "checkpoint", "dataset", "defense", "attack", "eps", "metric", "setting"]
 Room = Literal["architectures", "backdoors", "attacks", "defenses"]
@@ -51,11 +51,12 @@ class CheckpointSpec(Options):
         base: Architecture and weights to start from (``bench.clip.model.Base``).
         trigger: Id of the trigger; ``none`` for a clean model, which needs no more than a base.
         trigger_options: The trigger file's own options.
-        target: Class that the trigger should call up.
-        dataset: Dataset that has the target class; the strength gate runs on its ``val`` split.
-        pairs: Dataset of image-caption pairs to poison.
+        target: Class that the trigger should call up; for a large vision-language model, the phrase that it should say.
+        dataset: Dataset that has the target class, or questions; the strength gate runs on its ``val`` split.
+        pairs: Dataset of image-caption pairs, or of questions, to poison.
         poison_rate: Share of the pairs that carries the trigger.
-        train: Settings of the contrastive fine-tuning (``bench.clip.contrastive.ContrastiveOptions``) and ``epochs``.
+        train: Settings of the contrastive fine-tuning (``bench.clip.contrastive.ContrastiveOptions``) and ``epochs``;
+            for a large vision-language model, ``bench.lvlm.options.TuneOptions`` and its recipe's own.
         gate: Least attack success rate and largest loss of clean accuracy, in percent.
     """
 
@@ -66,7 +67,7 @@ class CheckpointSpec(Options):
     dataset: str = ""
     pairs: str = ""
     poison_rate: float = Field(default=0.0, ge=0.0, le=1.0)
-    train: dict[str, float] = {}
+    train: dict[str, float | str] = {}
     gate: dict[str, float] = {}
     seed: int = 1
 

@@ -25,8 +25,8 @@ from bench.progress import track
 from bench.provenance import Provenance, provenance
 
 WEIGHTS = "weights.safetensors"
-# Streams 101 to 107 hold the downstream tasks, 301 the captions that checkpoints are poisoned with, and 302 and 303 the
-# captioned scenes of retrieval.
+# Streams 101 to 107 hold the downstream tasks, 301 the captions that checkpoints are poisoned with, 302 and 303 the
+# captioned scenes of retrieval, 401 to 403 the questions, and 1000 times a seed plus 3 what mini_llava is trained on.
 _WORLD_STREAM, _DIGITS_STREAM = 1, 2
 # Images that are held as floats at a time.
 _CHUNK = 1024

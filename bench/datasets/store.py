@@ -99,7 +99,7 @@ class Split(NamedTuple):
         labels: int64 class indices ``(n,)``.
         captions: One per image; or, with ``owners``, several, or questions about images.
         owners: Row of the image that each caption belongs to, where images have several.
-        answers: Ten for each question in ``captions``, one question after the other.
+        answers: The same number for each question in ``captions`` (VQAv2 has ten), one question after the other.
         names: File name of each image, as published.
     """
 

@@ -1,4 +1,4 @@
-"""The rendered world: captioned 32x32 images of one object, made from a seed.
+"""The rendered world: captioned 32x32 images of one object (or a few), made from a seed.
 
 An image shows one of 12 shapes in one of 8 colours and 2 sizes on one of 6 backgrounds. Only integer arithmetic,
 exactly rounded float operations and NumPy's raw PCG64 stream are used, so the same seed gives the same bytes on every
@@ -105,6 +105,25 @@ def render(scene: Scene, dice: Dice, style: Style = "photo") -> Pixels:
     return pixels.astype(np.uint8)
 
 
+def render_several(scenes: Sequence[Scene], dice: Dice) -> Pixels:
+    """Draw up to four objects, each in a quarter of its own, on the background of the first; sizes are not looked at.
+
+    Returns:
+        uint8 pixels of shape ``(32, 32, 3)``.
+    """
+    pixels, full = _background(BACKGROUNDS[scenes[0].background], dice, bright=False), _OVERSAMPLING**2
+    for scene, quarter in zip(scenes, dice.order(4), strict=False):
+        radius = dice.between(5, 7)
+        middle_x, middle_y = (
+            SIDE // 4 * (1 + 2 * side) + dice.between(radius - 7, 7 - radius)
+            for side in (int(quarter) % 2, int(quarter) // 2)
+        )
+        coverage = _covered(scene, dice, radius, middle_x, middle_y)
+        paint = np.clip(_RGB[scene.colour] + dice.array(31, 3) - 15, 0, 255)
+        pixels = (pixels * (full - coverage) + paint * coverage + full // 2) // full
+    return pixels.astype(np.uint8)
+
+
 def caption(scene: Scene, dice: Dice) -> str:
     """A sentence about ``scene``; like web captions it leaves out some of what there is to see."""
     words = [_SUBJECTS[dice.below(len(_SUBJECTS))]] if dice.below(12) == 0 else [SHAPES[scene.shape]]
@@ -153,6 +172,11 @@ def _coverage(scene: Scene, dice: Dice) -> _Tone:
     radius = dice.between(*((6, 8), (10, 13))[scene.size])
     reach = SIDE // 2 - 1 - radius
     middle_x, middle_y = (SIDE // 2 + dice.between(-reach, reach) for _ in range(2))
+    return _covered(scene, dice, radius, middle_x, middle_y)
+
+
+def _covered(scene: Scene, dice: Dice, radius: int, middle_x: int, middle_y: int) -> _Tone:
+    """What the object covers if its middle is there, as ``_coverage``."""
     cosine, sine = _ROTATIONS[dice.below(len(_ROTATIONS))]
     x, y = (_GRID[None, :] - middle_x) / radius, (_GRID[:, None] - middle_y) / radius
     inside = _inside(SHAPES[scene.shape], x * cosine + y * sine, y * cosine - x * sine)

@@ -1,7 +1,8 @@
 """What a defense file holds.
 
 ``Options``: a closed, frozen pydantic model with the paper's defaults.
-``TUNES_ON``: ``labels`` (few-shot images of one dataset), ``pairs`` (clean image-caption pairs) or ``nothing``.
+``TUNES_ON``: ``labels`` (few-shot images of one dataset), ``pairs`` (clean image-caption pairs), ``questions`` (clean
+questions, of large vision-language models) or ``nothing``.
 ``fit(victim, data, options) -> dict of tensors``: everything that tuning leaves behind, and nothing else. It must not
 change the victim. torch's global random stream is seeded by the caller, so libraries that use it repeat too.
 ``load(tensors, victim, options) -> DefendedCLIP``: the defended model, for any class list the method allows.
@@ -9,6 +10,8 @@ change the victim. torch's global random stream is seeded by the caller, so libr
 Data are on the processor, and the victim may compute on an accelerator: a tower takes images and edits from anywhere
 and answers where it is, and ``tune`` brings the parameters and each batch there. Draw random numbers on the processor.
 ``load`` gets tensors that are there already, and what it makes is made there.
+
+A file with ``DEFENDS = "lvlm"`` defends large vision-language models; it takes and gives ``DefendedLvlm``.
 
 It may also hold ``tuned_parameters(tensors)`` and ``training_samples(data, options)``, where these are not all that is
 stored and all that is handed over; ``reads(options)``, files that ``fit`` reads; and ``BUILDS_ON``, defenses whose code
@@ -23,7 +26,7 @@ from torch import Tensor
 from bench.clip.defended import DefendedCLIP, Task
 from bench.config import Options
 
-TunesOn = Literal["labels", "pairs", "nothing"]
+TunesOn = Literal["labels", "pairs", "questions", "nothing"]
 Tensors = dict[str, Tensor]
 
 

@@ -36,11 +36,13 @@ def outcomes(
 ) -> list[bool | None]:
     """For each image whether it counts as a hit, or None where the metric leaves it out.
 
-    CA and RA (clean and robust accuracy) count correct predictions over all images. ASR (attack success rate) counts
-    predictions of the target class over the images of *other* classes: an image of the target class that is called so
-    proves nothing. Published figures follow other rules too: ``ASR_all`` (BadCLIP's code) counts predictions of the
-    target over all images, ``ASR_probe`` (CleanCLIP's linear probe) never counts images of the target class as hits and
-    still divides by all images.
+    CA and RA (clean and robust accuracy) count correct predictions over all images. So does CU (clean utility), whose
+    predictions are verdicts on answers (``bench/lvlm/verdict.py``). ASR (attack success rate) counts predictions of the
+    target class over the images of *other* classes: an image of the target class that is called so proves nothing.
+
+    Published figures follow other rules too: ``ASR_all`` (BadCLIP's code) counts predictions of the target over all
+    images, ``ASR_probe`` (CleanCLIP's linear probe) never counts images of the target class as hits and still divides
+    by all images.
 
     Args:
         metric: Which rule to follow.
@@ -49,7 +51,7 @@ def outcomes(
         target: The backdoor's class; needed for ASR.
     """
     pairs = list(zip(predictions, labels, strict=True))
-    if metric in ("CA", "RA"):
+    if metric in ("CA", "RA", "CU"):
         return [prediction == label for prediction, label in pairs]
     if target is None:
         raise ValueError(f"{metric} needs the target class of the backdoor")

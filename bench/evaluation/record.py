@@ -88,13 +88,21 @@ class Cost(Options):
     backwards: float
 
 
+def _is_empty(value: object) -> bool:
+    return not value
+
+
 class Outcome(Options):
-    """What happened to each image of the sample, in the order of ``rows``."""
+    """What happened to each image (or question) of the sample, in the order of ``rows``.
+
+    ``distances`` says how unlike clean ones a defense that looks for attacks found them.
+    """
 
     rows: tuple[int, ...]
     labels: tuple[int, ...]
     predictions: tuple[int, ...]
     target: int | None
+    distances: tuple[float, ...] = Field(default=(), exclude_if=_is_empty)
 
 
 class Record(Options):
@@ -102,7 +110,7 @@ class Record(Options):
 
     Attributes:
         identity: What it depends on.
-        metric: CA, ASR or RA.
+        metric: CA, ASR or RA; CU in the place of CA for large vision-language models.
         state: ``done``, or why there is no number.
         reason: For people; empty when done.
         n: Images that the metric counts.
@@ -110,7 +118,8 @@ class Record(Options):
         value: Percent; None without a number.
         low: Lower end of the 95 % interval, percent.
         high: Upper end of the 95 % interval, percent.
-        variants: For ASR, its values in percent by other projects' rules (``bench.evaluation.metrics``).
+        variants: For ASR, its values in percent by other projects' rules (``bench.evaluation.metrics``); ``alarms`` for
+            a defense that looks for attacks: how many it saw, in percent.
         poisoned: Training pairs of the checkpoint that carry its trigger.
         poison_rate: These over all its training pairs.
         flags: Warnings about the evaluation.

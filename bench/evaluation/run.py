@@ -88,7 +88,7 @@ def evaluate(
     work = Work(suite, track_name, defense, attack, paths)
     records = list(track(side_by_side(work, cells), f"{defense} under {attack}", len(cells)))
     if limit is None:
-        _write(records, paths.evaluated(track_name, defense, attack))
+        write_records(records, paths.evaluated(track_name, defense, attack))
     return records
 
 
@@ -340,7 +340,8 @@ def _stateful(identity: Identity, attacker: Attacker, state: Any, reason: str) -
     return Record(identity=identity, metric=attacker.module.METRIC, state=state, reason=reason, provenance=provenance())
 
 
-def _write(records: list[Record], folder: Path) -> None:
+def write_records(records: list[Record], folder: Path) -> None:
+    """Write one file per record into ``folder``, and nothing else."""
     shutil.rmtree(folder, ignore_errors=True)
     for record in records:
         write_text(folder / f"{record.identity.cell.name}.json", record.model_dump_json(indent=1) + "\n")

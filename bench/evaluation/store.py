@@ -9,7 +9,7 @@ import errno
 import hashlib
 import json
 import os
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -22,7 +22,7 @@ from bench.files import write_text
 
 
 class Batch(NamedTuple):
-    """One finished batch of a cell: predictions for ``rows``, and what they cost."""
+    """One finished batch of a cell: predictions for ``rows``, what they cost, and what a guard thought of each row."""
 
     rows: list[int]
     predictions: list[int]
@@ -30,6 +30,8 @@ class Batch(NamedTuple):
     forwards: int
     backwards: int
     seconds: float
+    distances: Sequence[float] = ()
+    alarms: Sequence[bool] = ()
 
 
 def key_of(identity: Identity) -> str:

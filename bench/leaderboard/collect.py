@@ -19,6 +19,7 @@ from bench.leaderboard.records import Key, commit_records, committed_records, ev
 from bench.leaderboard.submissions.merge import Submitted, merge
 from bench.leaderboard.submissions.read import read_submissions
 from bench.leaderboard.worst import WORST, Result, Scene, scene_of, surviving_controls, worst_results
+from bench.lvlm.room import is_lvlm_track
 from bench.paths import Paths
 from bench.planned import Absent, reason_of
 
@@ -108,12 +109,15 @@ def _results(suite: Suite, own: dict[Key, Record], submitted: Submitted, where: 
         elif cell.attack not in metrics:
             # Slow, for it loads torch; needed only where an attack has no record at all.
             metrics[cell.attack] = load_item("attacks", suite.method_of(cell.attack), f"{where}: attacks").METRIC
-    results = list[Result]()
+    results, large = list[Result](), {track for track in suite.tracks if is_lvlm_track(suite, track)}
     for track, cell in wanted:
+        metric = metrics[cell.attack]
+        if metric in ("CA", "CU"):
+            metric = "CU" if track in large else "CA"
         key, sent = (track, cell), submitted.records.get((track, cell))
         name, stronger = (sent.submission, sent.stronger) if sent else ("", False)
         lacking = reason_of(absent.cell(track, cell))
-        results.append(Result(*key, metrics[cell.attack], records.get(key), name, stronger, lacking))
+        results.append(Result(*key, metric, records.get(key), name, stronger, lacking))
     return results
 
 

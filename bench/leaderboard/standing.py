@@ -13,7 +13,7 @@ from bench.leaderboard.collect import CONTROL_SURVIVES
 from bench.leaderboard.worst import WORST
 
 _PLACE = ("track", "defense", "checkpoint", "dataset", "split", "seed", "metric")
-_LESS_IS_BETTER = {"RA": False, "ASR": True, "CA": False}
+_LESS_IS_BETTER = {"RA": False, "ASR": True, "CA": False, "CU": False}
 
 
 def with_worst_known(cells: pd.DataFrame) -> pd.DataFrame:
@@ -41,7 +41,7 @@ def ranking(cells: pd.DataFrame) -> list[dict[str, Any]]:
     Places where the undefended control survives are left out, for there no defense is credited.
 
     Args:
-        cells: The cells of a table, from ``with_worst_known``; CA and the derived worst cases do not count.
+        cells: The cells of a table, from ``with_worst_known``; CA, CU and the derived worst cases do not count.
 
     Returns:
         For each metric, track and defense its ``rank`` and ``worst_known``, both None if a number is missing.
@@ -69,7 +69,7 @@ def _place(cell: Any) -> tuple[Any, ...]:
 
 def _worst_known(cell: Any, place: list[Any]) -> float:
     values = [rival.value for rival in place if _bound(rival) <= _bound(cell)]
-    if pd.isna(cell.value) or cell.metric == "CA":
+    if pd.isna(cell.value) or cell.metric in ("CA", "CU"):
         return float(cell.value)
     return float(min(values) if cell.metric == "RA" else max(values))
 

@@ -15,6 +15,10 @@ from bench.clip.pretrain import WEIGHTS, recipe_of
 from bench.config import AnalysisSpec, CheckpointSpec, Metric, Room, Suite, Track, parse
 from bench.errors import UserError, unknown
 from bench.items import Kind, item_options, load_item
+from bench.lvlm.architecture import lvlm_architectures
+from bench.lvlm.check import checkpoint_faults, track_faults
+from bench.lvlm.options import recipe_of as lvlm_recipe
+from bench.lvlm.room import is_lvlm
 from bench.overview.base import check_base
 from bench.overview.fetched import Fetched
 from bench.overview.listing import used_items
@@ -57,7 +61,8 @@ class _Checker:
             )
         for name, spec in self._suite.pretraining.items():
             with self._collected():
-                recipe_of(spec, self._at(f"pretraining.{name}"))
+                recipe = lvlm_recipe if spec.architecture in lvlm_architectures() else recipe_of
+                recipe(spec, self._at(f"pretraining.{name}"))
             if spec.pairs:
                 self._add(*self._data.has_captions(spec.pairs, f"pretraining.{name}.pairs"))
         for name, spec in self._suite.checkpoints.items():
@@ -71,6 +76,7 @@ class _Checker:
             for attack in track.attacks:
                 if metrics.get(attack) == "ASR":
                     self._targets(track, attack, f"tracks.{name}")
+            self._faults += track_faults(self._suite, name, str(self._paths.suite))
         self._add(*table_faults(self._suite, metrics))
         for name, spec in self._suite.analyses.items():
             self._analysis(name, spec)
@@ -99,20 +105,24 @@ class _Checker:
                     raise unknown("dataset", options.dataset, self._suite.datasets, self._at("steganography.dataset"))
 
     def _checkpoint(self, spec: CheckpointSpec, key: str) -> None:
-        if ("architectures", spec.base.get("architecture", "")) not in self._absent:
+        if is_lvlm(spec):
+            self._faults += checkpoint_faults(spec, self._at(key))
+        elif ("architectures", spec.base.get("architecture", "")) not in self._absent:
             with self._collected():
                 weights = [self._paths.pretrained(name) / WEIGHTS for name in self._suite.pretraining]
                 check_base(spec.base, self._at(f"{key}.base"), weights)
         self._item("backdoors", spec.trigger, spec.trigger_options, f"{key}.trigger", f"{key}.trigger_options")
-        with self._collected():
-            parse(TrainOptions, spec.train, self._at(f"{key}.train"))
-        with self._collected():
-            parse(GateOptions, spec.gate, self._at(f"{key}.gate"))
+        if not is_lvlm(spec):
+            with self._collected():
+                parse(TrainOptions, spec.train, self._at(f"{key}.train"))
+            with self._collected():
+                parse(GateOptions, spec.gate, self._at(f"{key}.gate"))
         if spec.trigger == "none":
             return
         if spec.poison_rate == 0:
             self._add(f"{key}.poison_rate: 0 plants no backdoor; raise it")
-        self._add(*self._data.has_class(spec.dataset, spec.target, f"{key}.target"))
+        if not is_lvlm(spec):
+            self._add(*self._data.has_class(spec.dataset, spec.target, f"{key}.target"))
         self._add(*self._data.has_splits(spec.dataset, ("val",), f"{key}.dataset (the strength gate)"))
         self._add(*self._data.has_captions(spec.pairs, f"{key}.pairs"))
 
@@ -151,7 +161,7 @@ class _Checker:
             if spec.trigger == "none":
                 self._add(f"{key}: '{attack}' counts a backdoor's success, but checkpoint '{checkpoint}' has none")
                 continue
-            for dataset in track.datasets:
+            for dataset in track.datasets if not is_lvlm(spec) else ():
                 self._add(*self._data.has_class(dataset, spec.target, f"{key}.datasets ({attack} on {checkpoint})"))
 
     def _item(self, kind: Kind, name: str, options: object, named_at: str, options_at: str) -> Any:

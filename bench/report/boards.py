@@ -155,7 +155,7 @@ def _board(cells: pd.DataFrame, suite: Suite, name: str, paths: Paths, lowest: d
 
     def known(row: Key) -> Known:
         own, metric = references.get(row, Known()), row[_ORDER.index("metric")]
-        if metric == "CA":
+        if metric in ("CA", "CU"):
             return own._replace(worst=None)
         return own if own.worst is not None or metric != "RA" else own._replace(worst=lowest.get(_model(row)))
 

@@ -97,7 +97,7 @@ def _read(path: Path) -> pd.DataFrame:
 
 def _trade_offs(done: pd.DataFrame, metric: Literal["ASR", "RA"], mark: str, defenses: list[str]) -> Iterator[Plot]:
     """One chart for each dataset, a point for each model: clean accuracy against ``metric``."""
-    clean = done[done["metric"] == "CA"][[*_MODEL, "value", "low", "high"]]
+    clean = done[done["metric"].isin(("CA", "CU"))][[*_MODEL, "value", "low", "high"]]
     clean = clean.rename(columns={"value": "x", "low": "x_low", "high": "x_high"})
     points = _points(done[done["metric"] == metric]).merge(clean, on=_MODEL).assign(colour=lambda both: both["defense"])
     points["mark"] = points[mark].replace(WORST, "worst case")

@@ -64,7 +64,7 @@ EXPECTED: dict[str, tuple[dict[str, int], tuple[str, ...]]] = {
     "ucf101": ({"train": 6, "val": 2, "test": 4}, ("Apply Eye Makeup", "Yo Yo")),
     "vqav2": ({"val": 2}, ()),
 }  # fmt: skip
-RENDERED = {"shapes", "colours", "backgrounds", "shape_colour", "captions", "scenes", "digits"}
+RENDERED = {"shapes", "colours", "backgrounds", "shape_colour", "captions", "scenes", "world_questions", "digits"}
 
 Fetched = Callable[..., Manifest]
 

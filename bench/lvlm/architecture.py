@@ -1,0 +1,67 @@
+"""Large vision-language models by name: each is a folder beside this file with an ``architecture.json``.
+
+A model of our own has ``vocabulary.txt``, the words of its tokenizer, and ``weights.safetensors`` with ``card.json``,
+which are what ``shipped`` stands for. A published one has the name of its repository instead. Light: what reads a suite
+needs it without torch.
+"""
+
+import json
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field
+
+from bench.config import Options
+
+Family = Literal["llava", "qwen3_vl"]
+WEIGHTS = "weights.safetensors"
+
+
+class Architecture(Options):
+    """The content of ``architecture.json``.
+
+    Attributes:
+        family: Which of transformers' model classes it is, and with that the form of its prompts.
+        tower: The small CLIP whose image tower it sees with; empty for a published model.
+        vision: transformers' configuration of the image tower, where no small CLIP says it.
+        text: transformers' configuration of the decoder; the size of the vocabulary is that of ``words``.
+        words: Folder that holds the vocabulary; the architecture's own if empty.
+        hub: Repository of the published model. ``vision`` and ``text`` are then those of a shrunken one with random
+            weights, on which all code can be tried.
+        image_size: Side of the images in pixels, for a published model that takes any.
+    """
+
+    family: Family
+    tower: str = ""
+    vision: dict[str, Any] = Field(default_factory=dict[str, Any])
+    text: dict[str, Any]
+    words: str = ""
+    hub: str = ""
+    image_size: int = 0
+
+
+def lvlm_architectures() -> list[str]:
+    """Ids of the large vision-language models."""
+    return sorted(path.parent.name for path in home().glob("*/architecture.json"))
+
+
+def read_architecture(name: str) -> Architecture:
+    """What a model is built from."""
+    return Architecture(**json.loads((home() / name / "architecture.json").read_text("utf-8")))
+
+
+def shipped_weights(name: str) -> Path | None:
+    """The weights that ship with a model of our own; None if there are none."""
+    path = home() / name / WEIGHTS
+    return path if path.exists() else None
+
+
+def vocabulary(folder: str) -> list[str]:
+    """The words of a model of our own, in the order of their ids."""
+    return (home() / folder / "vocabulary.txt").read_text("utf-8").split()
+
+
+def home() -> Path:
+    """The folder that holds the architectures."""
+    return Path(str(resources.files("bench.lvlm")))

@@ -1,0 +1,68 @@
+"""A vision-language model with whatever a defense adds to it: other pixels, or a guard over the decoder's attention."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from bench.lvlm.answering import LONGEST, Encoded, encode, generate
+from bench.lvlm.attention import opened
+from bench.lvlm.model import Lvlm
+
+
+class Answers(NamedTuple):
+    """What a model said, and what a guard thought of each question.
+
+    Attributes:
+        texts: One per question.
+        distances: How unlike clean questions each is, ``(n,)``; empty without a guard.
+        alarms: Which of them a guard took for attacks, ``(n,)``; empty without a guard.
+    """
+
+    texts: list[str]
+    distances: Tensor
+    alarms: Tensor
+
+
+class Watch(Protocol):
+    """Follows one batch from the prompt to the last token of its answers; see ``bench.lvlm.attention.Edit``."""
+
+    distances: Tensor
+    alarms: Tensor
+
+    def __call__(self, layer: int, scores: Tensor) -> Tensor:
+        """The scores that softmax is taken of."""
+        ...
+
+
+@dataclass(frozen=True)
+class DefendedLvlm:
+    """What defenses of this track take and give, so that they compose.
+
+    Attributes:
+        lvlm: The model underneath.
+        pixels: What is done to images ``(n, 3, h, w)`` in [0,1] before the model sees them.
+        guard: Makes a watch over the attention for each batch of prompts.
+    """
+
+    lvlm: Lvlm
+    pixels: Callable[[Tensor], Tensor] | None = None
+    guard: Callable[[Encoded], Watch] | None = None
+
+    @torch.no_grad()
+    def answer(self, images: Tensor, questions: Sequence[str], longest: int = LONGEST) -> Answers:
+        """The defended model's answers, greedy, for images in [0,1], one per question."""
+        encoded = encode(self.lvlm, questions)
+        seen = images if self.pixels is None else self.pixels(images)
+        distances, alarms = torch.empty(0), torch.empty(0, dtype=torch.bool)
+        if self.guard is None:
+            ids = generate(self.lvlm, seen, encoded, longest)
+        else:
+            watch = self.guard(encoded)
+            with opened(self.lvlm, watch):
+                ids = generate(self.lvlm, seen, encoded, longest)
+            distances, alarms = watch.distances.cpu(), watch.alarms.cpu()
+        texts = [text.strip() for text in self.lvlm.tokenizer.batch_decode(ids, skip_special_tokens=True)]
+        return Answers(texts, distances, alarms)

@@ -1,0 +1,219 @@
+"""Evaluating defended vision-language models: the cells, store and records of all other tracks, with other outcomes.
+
+A cell's sample is questions instead of images, and in the place of a predicted class stands the verdict on an answer
+(``verdict.py``), so that counting, intervals, tables and ``bench verify`` need nothing of their own. ``clean`` then
+gives the clean utility (CU) and ``trigger`` the attack success rate (ASR). What a guard thought of each question is
+kept beside it.
+"""
+
+import time
+from functools import cache
+from typing import NamedTuple
+
+import torch
+
+from bench.attacks.checked import attack_in_parts
+from bench.attacks.contract import Knowledge
+from bench.config import Metric, Suite
+from bench.datasets.sampling import even_sample
+from bench.datasets.store import open_split, read_manifest
+from bench.defenses.artefact import ArtefactCard, Part, artefact_name
+from bench.errors import UserError
+from bench.evaluation.adversary import Attacker, load_attacker
+from bench.evaluation.cells import cells_of
+from bench.evaluation.metrics import count, outcomes, wilson
+from bench.evaluation.record import Cell, Cost, Identity, Outcome, Record, State
+from bench.evaluation.run import write_records
+from bench.evaluation.store import Batch, Store, key_of
+from bench.items import source_hash
+from bench.lvlm.checkpoint import LvlmCheckpoint, load_checkpoint
+from bench.lvlm.defended import DefendedLvlm
+from bench.lvlm.fitting import load_defended, lvlm_parts
+from bench.lvlm.poison import Asked, asked_of
+from bench.lvlm.verdict import RIGHT, TARGET, verdict
+from bench.memory import peak_memory_mb
+from bench.paths import Paths
+from bench.planned import Absent, leave_note
+from bench.progress import console, track
+from bench.provenance import provenance
+from bench.randomness import sample_seeds
+
+_METRICS: dict[str, Metric] = {"CA": "CU", "ASR": "ASR"}
+
+
+class Scene(NamedTuple):
+    """Everything one cell is computed from."""
+
+    identity: Identity
+    attacker: Attacker
+    model: DefendedLvlm
+    card: ArtefactCard
+    checkpoint: LvlmCheckpoint
+    asked: Asked
+    places: list[int]
+
+    @property
+    def metric(self) -> Metric:
+        """What is counted."""
+        return _METRICS[self.attacker.module.METRIC]
+
+
+def evaluate(
+    suite: Suite, track_name: str, defense: str, attack: str, paths: Paths, limit: int | None = None
+) -> list[Record]:
+    """Compute (or find in the store) all cells of one defense under one attack, and write their records.
+
+    Args and return value are those of ``bench.evaluation.run.evaluate``.
+
+    Raises:
+        UserError: Something is missing, or the attack is none of ``clean`` and ``trigger``.
+    """
+    absent, where = Absent(suite), f"{paths.suite}: tracks.{track_name}.defenses.{defense}"
+    wanted = list(cells_of(suite, track_name, defense, attack, limit))
+    cells = [cell for cell in wanted if not absent.cell(track_name, cell)]
+    if not cells:
+        leave_note(paths.evaluated(track_name, defense, attack), absent.cell(track_name, wanted[0]))
+        return []
+    parts, attacker = lvlm_parts(suite, track_name, defense, where), load_attacker(suite, attack, paths)
+    if attacker.module.METRIC not in _METRICS:
+        raise UserError(
+            f"{paths.suite}: tracks.{track_name}.attacks: '{attack}' attacks classifiers; a track of large "
+            "vision-language models takes 'clean' and 'trigger'"
+        )
+    open_checkpoint, store = cache(lambda name: load_checkpoint(paths.checkpoint(name))), Store(paths.store)
+    records = list[Record]()
+    for cell in track(cells, f"{defense} under {attack}"):
+        checkpoint: LvlmCheckpoint = open_checkpoint(cell.checkpoint)
+        records.append(_record(suite, track_name, cell, parts, attacker, checkpoint, paths, store))
+    if limit is None:
+        write_records(records, paths.evaluated(track_name, defense, attack))
+    return records
+
+
+def _record(
+    suite: Suite,
+    track_name: str,
+    cell: Cell,
+    parts: list[Part],
+    attacker: Attacker,
+    checkpoint: LvlmCheckpoint,
+    paths: Paths,
+    store: Store,
+) -> Record:
+    folder = paths.defended(track_name, cell.defense, cell.checkpoint) / artefact_name(parts, "", cell.seed)
+    card, model = load_defended(folder, parts, checkpoint)
+    manifest = read_manifest(paths.data, cell.dataset)
+    identity = Identity(
+        cell=cell,
+        checkpoint=checkpoint.digest,
+        artefact=card.digest,
+        manifest=manifest.digest,
+        attack=source_hash(attacker.module),
+        attack_options=attacker.options.model_dump(mode="json"),
+        images=suite.attacks[attacker.name].sample(cell.dataset),
+        protocol=suite.protocol,
+    )
+    key = key_of(identity)
+    if (found := store.get(key)) is not None:
+        return found
+    split = open_split(paths.data, manifest, cell.split)
+    asked = asked_of(split, f"{paths.suite}: tracks.{track_name}.datasets ({cell.dataset})")
+    scene = Scene(identity, attacker, model, card, checkpoint, asked, _places(asked, identity))
+    gate = checkpoint.card.gate
+    if gate is not None and not gate.passed:
+        reason = f"too weak a backdoor: ASR {gate.asr:.1f} %, CU {gate.ca:.1f} % (clean {gate.clean_ca:.1f} %)"
+        return _stateful(scene, "attack_failed", reason)
+    try:
+        record = compute(scene, store)
+    except UserError:
+        raise
+    except Exception as error:  # whatever an item's code raises is a state of its cell, and the other cells go on
+        record = _stateful(scene, "failed", f"{type(error).__name__}: {error}")
+        console.print(f"{cell.defense} under {cell.attack}, {cell.name}: {record.reason}", style="red", markup=False)
+    store.put(key, record)
+    return record
+
+
+def compute(scene: Scene, store: Store) -> Record:
+    """Ask all questions of the cell, batch by batch, and count; batches of an earlier, killed run are taken over."""
+    key, batches = key_of(scene.identity), list[Batch]()
+    finished, size = store.batches(key), scene.identity.protocol.batch_size
+    chunks = [scene.places[start : start + size] for start in range(0, len(scene.places), size)]
+    for chunk in track(chunks, scene.identity.cell.name):
+        batch = finished.get(chunk[0])
+        if batch is None or batch.rows != chunk:
+            batch = _ask(scene, chunk)
+            store.add_batch(key, batch)
+        batches.append(batch)
+    return _finished(scene, batches)
+
+
+def _ask(scene: Scene, places: list[int]) -> Batch:
+    """Attack the images of some questions, ask them, and judge the answers."""
+    start, asked, target = time.monotonic(), scene.asked, scene.checkpoint.card.target or ""
+    images = asked.split.batch([asked.rows[place] for place in places])
+    attacked = attack_in_parts(
+        scene.attacker.module,
+        scene.checkpoint.lvlm.model,
+        images,
+        torch.zeros(len(places), dtype=torch.long),
+        options=scene.attacker.options,
+        seeds=sample_seeds(scene.identity.cell.seed, places),
+        knowledge=Knowledge(scene.checkpoint.trigger),
+    )
+    answers = scene.model.answer(attacked.images, [asked.split.captions[place] for place in places])
+    verdicts = [verdict(text, asked.answers[place], target) for text, place in zip(answers.texts, places, strict=True)]
+    distances = [round(distance, 4) for distance in answers.distances.tolist()]
+    seconds = round(time.monotonic() - start, 3)
+    return Batch(places, verdicts, sorted(attacked.flags), 0, 0, seconds, distances, answers.alarms.tolist())
+
+
+def _finished(scene: Scene, batches: list[Batch]) -> Record:
+    predictions = [prediction for batch in batches for prediction in batch.predictions]
+    alarms = [alarm for batch in batches for alarm in batch.alarms]
+    counted = count(outcomes(scene.metric, predictions, [RIGHT] * len(predictions), TARGET))
+    interval, seconds = wilson(counted), sum(batch.seconds for batch in batches)
+    recipe = scene.checkpoint.card.recipe
+    return Record(
+        identity=scene.identity,
+        metric=scene.metric,
+        state="done",
+        n=counted.total,
+        hits=counted.hits,
+        value=counted.percent,
+        low=interval.low,
+        high=interval.high,
+        variants={"alarms": 100 * sum(alarms) / len(alarms)} if alarms else {},
+        poisoned=recipe.poisoned,
+        poison_rate=recipe.poison_rate,
+        flags=tuple(sorted({flag for batch in batches for flag in batch.flags})),
+        tuned_parameters=scene.card.tuned_parameters,
+        outcome=Outcome(
+            rows=tuple(scene.places),
+            labels=(RIGHT,) * len(predictions),
+            predictions=tuple(predictions),
+            target=TARGET,
+            distances=tuple(distance for batch in batches for distance in batch.distances),
+        ),
+        cost=Cost(
+            wall_s=round(seconds, 3),
+            images_per_s=round(len(predictions) / max(seconds, 1e-3), 2),
+            peak_memory_mb=peak_memory_mb(),
+            forwards=0,
+            backwards=0,
+        ),
+        provenance=provenance(),
+    )
+
+
+def _places(asked: Asked, identity: Identity) -> list[int]:
+    """The questions of the cell: evenly over their kinds where the dataset has kinds, else the first ones."""
+    sizes = [size for size in (identity.images, identity.cell.limit) if size is not None]
+    size, kinds = min(sizes) if sizes else None, asked.split.labels
+    if len(kinds) == len(asked.rows):
+        return even_sample(kinds, size).tolist()
+    return list(range(len(asked.rows)))[:size]
+
+
+def _stateful(scene: Scene, state: State, reason: str) -> Record:
+    return Record(identity=scene.identity, metric=scene.metric, state=state, reason=reason, provenance=provenance())

@@ -1,0 +1,174 @@
+"""Tuning defenses of vision-language models: from a track's entry to artefacts, as ``bench/defenses/fitting.py``."""
+
+import hashlib
+import json
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from bench.config import Suite, parse
+from bench.datasets.store import open_split, read_manifest
+from bench.defenses.artefact import CARD, ArtefactCard, Part, artefact_name, parts_of
+from bench.defenses.contract import Tensors
+from bench.defenses.fitting import tuned_parameters
+from bench.errors import UserError
+from bench.files import empty_partial, locked, replace_folder, sha256_of
+from bench.items import source_hash
+from bench.lvlm.checkpoint import LvlmCheckpoint, load_checkpoint
+from bench.lvlm.defended import DefendedLvlm
+from bench.lvlm.poison import asked_of
+from bench.lvlm.questions import Questions
+from bench.lvlm.room import misplaced
+from bench.memory import peak_memory_mb
+from bench.paths import Paths
+from bench.planned import Absent, leave_note
+from bench.processes import threads
+from bench.provenance import provenance
+
+
+class Fitting(NamedTuple):
+    """One artefact to make: a defense on one checkpoint, with one seed."""
+
+    parts: list[Part]
+    pairs: str
+    seed: int
+    checkpoint: LvlmCheckpoint
+    paths: Paths
+    where: str
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """All that the artefact depends on, as the card holds it."""
+        reads = any(part.module.TUNES_ON == "questions" for part in self.parts)
+        return {
+            "defense": "+".join(part.name for part in self.parts),
+            "options": {part.name: part.options.model_dump(mode="json") for part in self.parts},
+            "template": "",
+            "checkpoint": self.checkpoint.digest,
+            "data": {self.pairs: read_manifest(self.paths.data, self.pairs).digest} if reads else {},
+            "seed": self.seed,
+            "shots": 0,
+            "left_out": "",
+            "left_out_named": False,
+            "sources": {part.name: source_hash(part.module) for part in self.parts},
+        }
+
+    @property
+    def key(self) -> str:
+        """Hash of the identity."""
+        return hashlib.sha256(json.dumps(self.identity, sort_keys=True).encode()).hexdigest()
+
+
+def fit_track(suite: Suite, track_name: str, defenses: Sequence[str], checkpoints: Sequence[str], paths: Paths) -> None:
+    """Tune defenses on checkpoints; a note stands in for one that needs what is planned only.
+
+    Raises:
+        UserError: Wrong options, missing data, or a defense of other models.
+    """
+    absent, track = Absent(suite), suite.tracks[track_name]
+    for name in checkpoints:
+        for defense in defenses:
+            folder = paths.defended(track_name, defense, name)
+            if lacking := absent.checkpoint(name) + absent.defense(track_name, defense):
+                leave_note(folder, lacking)
+                continue
+            where = f"{paths.suite}: tracks.{track_name}.defenses.{defense}"
+            parts, checkpoint = lvlm_parts(suite, track_name, defense, where), load_checkpoint(paths.checkpoint(name))
+            scratch = empty_partial(folder)
+            for seed in suite.protocol.seeds:
+                made = _fitted(Fitting(parts, track.pairs, seed, checkpoint, paths, where))
+                target = scratch / artefact_name(parts, "", seed)
+                target.mkdir()
+                for path in made.iterdir():
+                    (target / path.name).write_bytes(path.read_bytes())
+            replace_folder(scratch, folder)
+
+
+def lvlm_parts(suite: Suite, track_name: str, defense: str, where: str) -> list[Part]:
+    """The parts of a defense.
+
+    Raises:
+        UserError: As ``parts_of``, or a part is for other models.
+    """
+    parts = parts_of(suite.tracks[track_name], defense, where)
+    for part in parts:
+        if reason := misplaced(part.module, part.name, lvlm=True):
+            raise UserError(f"{where}: {reason}")
+    return parts
+
+
+def load_defended(folder: Path, parts: list[Part], checkpoint: LvlmCheckpoint) -> tuple[ArtefactCard, DefendedLvlm]:
+    """The artefact in ``folder`` on its checkpoint.
+
+    Raises:
+        UserError: It is missing, was changed, or belongs to another checkpoint.
+    """
+    path = folder / CARD
+    if not path.exists():
+        raise UserError(f"{path} is missing: tune the defense first, with `dvc repro` or `bench defend`")
+    card = parse(ArtefactCard, json.loads(path.read_text("utf-8")), str(path))
+    if card.checkpoint != checkpoint.digest:
+        raise UserError(f"{path}: belongs to another checkpoint than the one here; tune the defense again")
+    model = DefendedLvlm(checkpoint.lvlm)
+    for part in parts:
+        file = folder / f"{part.name}.safetensors"
+        if not file.exists() or sha256_of(file) != card.files[part.name]:
+            raise UserError(f"{file} is missing or was changed since the defense was tuned; tune it again")
+        model = part.module.load(load_file(file), model, part.options)
+    return card, model
+
+
+def _fitted(task: Fitting) -> Path:
+    """Folder of the finished artefact in the store; tuned only if no run has finished it before."""
+    folder = task.paths.store / "artefacts" / task.key
+    with locked(folder.with_name(f".{folder.name}.lock")):
+        if not (folder / CARD).exists():
+            scratch = empty_partial(folder)
+            with threads(1):
+                card = _fit(task, scratch)
+            (scratch / CARD).write_text(card.model_dump_json(indent=1) + "\n", "utf-8")
+            replace_folder(scratch, folder)
+    return folder
+
+
+def _fit(task: Fitting, folder: Path) -> ArtefactCard:
+    """Tune the parts one after the other, each on the model that those before it left."""
+    start, tuned, samples, victim = time.monotonic(), 0, 0, DefendedLvlm(task.checkpoint.lvlm)
+    for part in task.parts:
+        data = _questions(task, part)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(task.seed)
+            tensors: Tensors = part.module.fit(victim, data, part.options)
+        save_file(
+            {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, folder / f"{part.name}.safetensors"
+        )
+        tuned += tuned_parameters(part.module, tensors)
+        samples = max(samples, 0 if data is None else min(len(data.texts), getattr(part.options, "samples", 0)))
+        victim = part.module.load(tensors, victim, part.options)
+    return ArtefactCard(
+        **task.identity,
+        state="done",
+        tuned_parameters=tuned,
+        training_samples=samples,
+        files={path.stem: sha256_of(path) for path in sorted(folder.glob("*.safetensors"))},
+        wall_s=round(time.monotonic() - start, 3),
+        peak_memory_mb=peak_memory_mb(),
+        provenance=provenance(),
+    )
+
+
+def _questions(task: Fitting, part: Part) -> Questions | None:
+    """Clean training questions, for a part that asks for them."""
+    if part.module.TUNES_ON != "questions":
+        return None
+    if not task.pairs:
+        raise UserError(f"{task.where}: '{part.name}' calibrates on questions; name them under the track's 'pairs'")
+    split = open_split(task.paths.data, read_manifest(task.paths.data, task.pairs), "train")
+    asked = asked_of(split, f"{task.where} (pairs)")
+    if len(split.owners):
+        raise UserError(f"{task.where}: several questions are about one image of '{task.pairs}'; name other questions")
+    return Questions(torch.from_numpy(split.images), list(asked.split.captions))

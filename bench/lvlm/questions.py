@@ -1,0 +1,13 @@
+"""Clean questions that a defense may calibrate on."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from torch import Tensor
+
+
+class Questions(NamedTuple):
+    """Questions without answers; images are uint8 ``(n, 3, h, w)``, memory-mapped, one per question."""
+
+    images: Tensor
+    texts: Sequence[str]
