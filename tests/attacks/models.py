@@ -46,6 +46,17 @@ def random_linear(classes: int, side: int = 6, seed: int = 0) -> Linear:
     return Linear(torch.randn(classes, 3 * side * side, generator=torch.Generator().manual_seed(seed)) / 3)
 
 
+def clear_cut(classes: int, eps: float, count: int) -> tuple[Linear, Tensor, Tensor, Tensor]:
+    """A linear model with images whose verdict is not a matter of rounding: within 5 % of eps none changes."""
+    model, images = random_linear(classes), images_of(600, low=-0.1, high=1.1).clamp(0, 1)
+    labels = model(images).argmax(dim=1)
+    robust, weaker, stronger = (model.worst_margins(images, labels, eps * by / 255) > 0 for by in (1, 0.95, 1.05))
+    clear = (robust == weaker) & (robust == stronger)
+    chosen = torch.cat([torch.nonzero(clear & side)[: count // 2, 0] for side in (robust, ~robust)])
+    chosen = chosen[torch.randperm(count, generator=torch.Generator().manual_seed(0))]
+    return model, images[chosen], labels[chosen], robust[chosen]
+
+
 class Softmax(nn.Module):
     """Gives probabilities away instead of logits."""
 

@@ -14,13 +14,12 @@ from bench.attacks.contract import Knowledge, Result
 
 from .models import (
     Dynamic,
-    Linear,
     Noisy,
     Quantised,
     Softmax,
+    clear_cut,
     cnn,
     images_of,
-    random_linear,
     rows_of,
     verdicts,
 )
@@ -153,23 +152,12 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(autoattack, "build", quick)
 
 
-def _clear_cut(classes: int, eps: float, count: int) -> tuple[Linear, Tensor, Tensor, Tensor]:
-    """A linear model with images whose verdict is not a matter of rounding: within 5 % of eps none changes."""
-    model, images = random_linear(classes), images_of(600, low=-0.1, high=1.1).clamp(0, 1)
-    labels = model(images).argmax(dim=1)
-    robust, weaker, stronger = (model.worst_margins(images, labels, eps * by / 255) > 0 for by in (1, 0.95, 1.05))
-    clear = (robust == weaker) & (robust == stronger)
-    chosen = torch.cat([torch.nonzero(clear & side)[: count // 2, 0] for side in (robust, ~robust)])
-    chosen = chosen[torch.randperm(count, generator=torch.Generator().manual_seed(0))]
-    return model, images[chosen], labels[chosen], robust[chosen]
-
-
 @pytest.mark.parametrize("classes", [2, 3, 5])
 def test_exactly_the_images_whose_closed_form_margin_is_within_eps_are_found(
     monkeypatch: pytest.MonkeyPatch, classes: int
 ) -> None:
     _quick(monkeypatch)
-    model, images, labels, robust = _clear_cut(classes, 8, 64)
+    model, images, labels, robust = clear_cut(classes, 8, 64)
     assert robust.float().mean() == 0.5
     assert verdicts(model, run(model, images, labels, 8).images, labels) == robust.tolist()
 
@@ -178,7 +166,7 @@ def test_verdicts_do_not_depend_on_how_images_are_put_into_batches(monkeypatch: 
     # The package draws its noise per batch, so pixels differ between the three; the verdicts must not, as long as no
     # image sits on the edge of its ball.
     _quick(monkeypatch)
-    model, images, labels, robust = _clear_cut(4, 8, 64)
+    model, images, labels, robust = clear_cut(4, 8, 64)
     for size in (1, 7, 64):
         found = [run(model, images[list(rows)], labels[list(rows)], 8).images for rows in rows_of(64, size)]
         assert verdicts(model, torch.cat(found), labels) == robust.tolist(), size

@@ -12,7 +12,7 @@ from bench.attacks.autoattack_component import Component, Options
 from bench.attacks.checked import run_attack
 from bench.attacks.contract import Knowledge, Result
 
-from .models import cnn, images_of, verdicts
+from .models import clear_cut, cnn, images_of, rows_of, verdicts
 
 EPS = 6
 COMPONENTS: tuple[Component, ...] = get_args(Component)
@@ -91,3 +91,26 @@ def test_the_cascade_is_no_weaker_than_its_parts() -> None:
     for component in ("apgd-ce", "apgd-t", "fab-t", "square"):
         alone = verdicts(model, run(component, 4).images, labels)
         assert all(part or not all_ for part, all_ in zip(alone, robust, strict=True)), component
+
+
+@pytest.mark.parametrize("component", COMPONENTS)
+def test_a_larger_ball_leaves_no_more_images_robust(component: Component) -> None:
+    model, images = cnn(4), images_of(6)
+    labels = model(images).argmax(dim=1)
+    left = [sum(verdicts(model, run(component, 4, eps).images, labels)) for eps in (1, 3, EPS, 12)]
+    assert left == sorted(left, reverse=True)
+    assert left[0] > left[-1]
+
+
+@pytest.mark.parametrize("component", [component for component in COMPONENTS if component != "square"])
+def test_a_linear_model_is_broken_where_its_margin_says_so_in_batches_of_any_size(component: Component) -> None:
+    model, images, labels, robust = clear_cut(5, 8, 16)
+    for size in (1, 5, 16):
+        found = [
+            autoattack_component.attack(
+                model, images[list(rows)], labels[list(rows)], options=Options(component=component, eps=8),
+                seeds=list(rows), knowledge=Knowledge(),
+            ).images
+            for rows in rows_of(16, size)
+        ]  # fmt: skip
+        assert verdicts(model, torch.cat(found), labels) == robust.tolist(), size
