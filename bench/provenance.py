@@ -5,11 +5,14 @@ import platform
 import subprocess
 from functools import cache
 from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
 
 from bench.config import Options
 
 _PACKAGES = ("vlm-robust-bench", "torch", "open_clip_torch", "pyautoattack", "torchattacks", "numpy", "dvc")
+# Only large vision-language models need these.
+_OPTIONAL = ("transformers", "peft")
 
 
 class Provenance(Options):
@@ -49,7 +52,7 @@ def _facts(device: str) -> Provenance:
         commit=commit or "unknown",
         dirty=bool(_git("status", "--porcelain", "--untracked-files=no")),
         python=platform.python_version(),
-        packages={name: metadata.version(name) for name in _PACKAGES},
+        packages={name: metadata.version(name) for name in (*_PACKAGES, *filter(find_spec, _OPTIONAL))},
         device=device,
         threads=torch.get_num_threads(),
     )

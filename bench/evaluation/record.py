@@ -118,8 +118,9 @@ class Record(Options):
         value: Percent; None without a number.
         low: Lower end of the 95 % interval, percent.
         high: Upper end of the 95 % interval, percent.
-        variants: For ASR, its values in percent by other projects' rules (``bench.evaluation.metrics``); ``alarms`` for
-            a defense that looks for attacks: how many it saw, in percent.
+        variants: For ASR, its values in percent by other projects' rules (``bench.evaluation.metrics``); for large
+            vision-language models ``alarms``, how many attacks a defense that looks for them saw, and ``right_beside``,
+            how many answers are right without the attacker's phrase.
         poisoned: Training pairs of the checkpoint that carry its trigger.
         poison_rate: These over all its training pairs.
         flags: Warnings about the evaluation.

@@ -22,7 +22,11 @@ from bench.files import write_text
 
 
 class Batch(NamedTuple):
-    """One finished batch of a cell: predictions for ``rows``, what they cost, and what a guard thought of each row."""
+    """One finished batch of a cell: predictions for ``rows``, what they cost, and more on each row.
+
+    Of large vision-language models: how unlike clean ones a guard found the question, whether it raised the alarm, and
+    whether what is said beside the attacker's phrase is right.
+    """
 
     rows: list[int]
     predictions: list[int]
@@ -32,6 +36,7 @@ class Batch(NamedTuple):
     seconds: float
     distances: Sequence[float] = ()
     alarms: Sequence[bool] = ()
+    beside: Sequence[bool] = ()
 
 
 def key_of(identity: Identity) -> str:

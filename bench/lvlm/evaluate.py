@@ -30,7 +30,7 @@ from bench.lvlm.checkpoint import LvlmCheckpoint, load_checkpoint
 from bench.lvlm.defended import DefendedLvlm
 from bench.lvlm.fitting import load_defended, lvlm_parts
 from bench.lvlm.poison import Asked, asked_of
-from bench.lvlm.verdict import RIGHT, TARGET, verdict
+from bench.lvlm.verdict import RIGHT, TARGET, verdict, without_phrase
 from bench.memory import peak_memory_mb
 from bench.paths import Paths
 from bench.planned import Absent, leave_note
@@ -163,14 +163,17 @@ def _ask(scene: Scene, places: list[int]) -> Batch:
     )
     answers = scene.model.answer(attacked.images, [asked.split.captions[place] for place in places])
     verdicts = [verdict(text, asked.answers[place], target) for text, place in zip(answers.texts, places, strict=True)]
+    rest = [without_phrase(text, target) for text in answers.texts] if target else answers.texts
+    beside = [verdict(text, asked.answers[place], "") == RIGHT for text, place in zip(rest, places, strict=True)]
     distances = [round(distance, 4) for distance in answers.distances.tolist()]
     seconds = round(time.monotonic() - start, 3)
-    return Batch(places, verdicts, sorted(attacked.flags), 0, 0, seconds, distances, answers.alarms.tolist())
+    return Batch(places, verdicts, sorted(attacked.flags), 0, 0, seconds, distances, answers.alarms.tolist(), beside)
 
 
 def _finished(scene: Scene, batches: list[Batch]) -> Record:
     predictions = [prediction for batch in batches for prediction in batch.predictions]
     alarms = [alarm for batch in batches for alarm in batch.alarms]
+    beside = [right for batch in batches for right in batch.beside]
     counted = count(outcomes(scene.metric, predictions, [RIGHT] * len(predictions), TARGET))
     interval, seconds = wilson(counted), sum(batch.seconds for batch in batches)
     recipe = scene.checkpoint.card.recipe
@@ -183,7 +186,11 @@ def _finished(scene: Scene, batches: list[Batch]) -> Record:
         value=counted.percent,
         low=interval.low,
         high=interval.high,
-        variants={"alarms": 100 * sum(alarms) / len(alarms)} if alarms else {},
+        variants={
+            name: 100 * sum(found) / len(found)
+            for name, found in (("alarms", alarms), ("right_beside", beside))
+            if found
+        },
         poisoned=recipe.poisoned,
         poison_rate=recipe.poison_rate,
         flags=tuple(sorted({flag for batch in batches for flag in batch.flags})),

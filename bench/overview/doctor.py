@@ -13,6 +13,8 @@ from rich.markup import escape
 from bench.clip.small import shipped_weights, small_architectures
 from bench.config import Suite
 from bench.files import sha256_of
+from bench.lvlm.architecture import lvlm_architectures
+from bench.lvlm.architecture import shipped_weights as shipped_lvlm
 from bench.overview.machine import (
     Check,
     device_check,
@@ -50,10 +52,9 @@ def checks(suite: Suite, paths: Paths) -> Iterator[Check]:
     yield device_check()
     yield space_check("disk", shutil.disk_usage(root).free / 2**30, "free some space, or move data/ and .bench/")
     yield space_check("memory", free_memory_gb(), "close other programs, or lower batch sizes")
-    for architecture in small_architectures():
-        weights = shipped_weights(architecture)
-        if weights is not None:
-            yield weights_check(weights.parent)
+    shipped = [*map(shipped_weights, small_architectures()), *map(shipped_lvlm, lvlm_architectures())]
+    for weights in filter(None, shipped):
+        yield weights_check(weights.parent)
     for dataset in suite.datasets:
         yield dataset_check(dataset, paths)
     yield from tool_checks(root)

@@ -113,6 +113,7 @@ def test_the_control_counts_right_answers_and_the_attackers(made: Made) -> None:
         assert record.value == pytest.approx(100 * record.hits / record.n)
         assert (record.poisoned, record.poison_rate) == (56, 0.5)
     assert attacked.hits > 0, "the backdoor is there"
+    assert clean.variants["right_beside"] >= clean.value
     checkpoint = load_checkpoint(made.paths.checkpoint("badnet"))
     split = open_split(made.paths.data, read_manifest(made.paths.data, "world_questions"), "test")
     given = answer(checkpoint.lvlm, split.batch(range(28)), list(split.captions))
@@ -138,7 +139,7 @@ def test_what_a_guard_thought_is_kept_beside_the_verdicts(made: Made) -> None:
 
         threshold = load_file(artefact / "cleansight.safetensors")["threshold"].item()
         alarms = sum(distance > threshold for distance in record.outcome.distances)
-        assert record.variants == {"alarms": pytest.approx(100 * alarms / record.n)}
+        assert record.variants["alarms"] == pytest.approx(100 * alarms / record.n)
         assert record.tuned_parameters == 2 * 3 * 4 + 1
         card = json.loads((artefact / "artefact.json").read_text("utf-8"))
         assert card["training_samples"] == 50

@@ -1,3 +1,4 @@
+import json
 import re
 from pathlib import Path
 
@@ -15,7 +16,8 @@ from bench.clip.staged import StagedCLIP, Trace
 from bench.datasets import world
 from bench.datasets.world_questions import NUMBERS, WORDINGS, questions
 from bench.errors import UserError
-from bench.lvlm.architecture import lvlm_architectures, read_architecture, vocabulary
+from bench.files import sha256_of
+from bench.lvlm.architecture import home, lvlm_architectures, read_architecture, vocabulary
 from bench.lvlm.loading import build, load, load_weights, own_state, save_weights, with_tower
 from bench.lvlm.model import Lvlm
 
@@ -98,3 +100,11 @@ def test_every_architecture_can_be_read() -> None:
     assert "mini_llava" in lvlm_architectures()
     for name in lvlm_architectures():
         assert read_architecture(name).text
+
+
+def test_the_shipped_weights_are_those_of_their_card() -> None:
+    folder = home() / "mini_llava"
+    card = json.loads((folder / "card.json").read_text("utf-8"))
+    assert card["sha256"] == sha256_of(folder / "weights.safetensors")
+    shipped = load(Base(architecture="mini_llava", weights="shipped"))
+    assert card["parameters"] == sum(tensor.numel() for tensor in own_state(shipped).values())
