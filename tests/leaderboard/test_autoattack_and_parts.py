@@ -1,4 +1,4 @@
-"""The committed results of NAP-Tuning's mini suite: no part of AutoAttack alone, nor PGD, is stronger than the whole."""
+"""The committed results of NAP-Tuning's mini suite: no part of AutoAttack, nor PGD, is stronger than the whole."""
 
 from pathlib import Path
 
