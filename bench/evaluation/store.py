@@ -83,7 +83,7 @@ class Store:
             path.parent.mkdir(parents=True, exist_ok=True)
             with path.open("a", encoding="utf-8") as file:
                 # The newline comes first: what an interrupted write left behind then stays on a line of its own.
-                file.write("\n" + json.dumps(batch._asdict()))
+                file.write("\n" + json.dumps({name: value for name, value in batch._asdict().items() if value != ()}))
                 file.flush()
                 os.fsync(file.fileno())
 

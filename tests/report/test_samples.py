@@ -27,7 +27,8 @@ def suite() -> Suite:
         "pgd": {"threat_model": "white_box", "options": {"eps": EPS, "steps": 4}},
     }
     backdoor = {**SMALL["tracks"]["backdoor"], "attacks": ["clean", "trigger"]}
-    return Suite.model_validate({**SMALL, "attacks": attacks, "tracks": {**SMALL["tracks"], "backdoor": backdoor}})
+    tracks = {"adversarial": SMALL["tracks"]["adversarial"], "backdoor": backdoor}
+    return Suite.model_validate({**SMALL, "attacks": attacks, "tracks": tracks})
 
 
 @pytest.fixture(scope="module")
