@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from statistics import fmean, stdev
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import pandas as pd
 
@@ -13,6 +13,7 @@ from bench.leaderboard.verify import IDS
 from bench.leaderboard.worst import WORST
 
 Key = tuple[str, ...]
+_COLUMNS: tuple[Column, ...] = get_args(Column)
 
 
 class Entry(NamedTuple):
@@ -173,10 +174,7 @@ def pivot(cells: pd.DataFrame, spec: TableSpec, where: str) -> Pivot:
 
 def shown(cells: pd.DataFrame, spec: TableSpec) -> pd.DataFrame:
     """The cells that a table shows."""
-    kept = cells["track"].isin(spec.tracks)
-    for column, ids in spec.only.items():
-        kept &= cells[column].isin(ids)
-    return cells[kept]
+    return cells[[spec.shows({name: str(getattr(cell, name)) for name in _COLUMNS}) for cell in cells.itertuples()]]
 
 
 def _first_written_alike(ids: Iterable[str], spec: TableSpec) -> dict[str, str]:

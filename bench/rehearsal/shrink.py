@@ -5,33 +5,35 @@ What an item's options mean is told from their names, which are the same in all 
 
 from typing import Any
 
-from bench.analyses.references import CellReference
 from bench.backdoors.steganography import SteganographyOptions
-from bench.config import AnalysisSpec, AttackSpec, CheckpointSpec, DefenseSpec, Options, Suite, SurrogateSpec, Track
+from bench.config import AttackSpec, CheckpointSpec, DefenseSpec, Options, Suite, SurrogateSpec, Track
 from bench.items import Kind, load_item
 from bench.planned import Absent
 
+ARCHITECTURE = "ViT-B-32-quickgelu"
 PAIRS = 8
 _SMALL: dict[str, Any] = {
     **{"epochs": 1, "steps": 1, "attack_steps": 1, "batch_size": 2, "images": 4, "pairs": 4, "count": 4},
     **{"warmup_epochs": 0, "warmup_steps": 0, "weights": "random", "backbone": "resnet10", "widths": (4, 8)},
-    **{"least_bit_accuracy": 0.0, "resamples": 10, "perplexity": 2.0, "orders": 2},
+    **{"least_bit_accuracy": 0.0},
 }
-# Points of a line whose models an analysis opens; three have a correlation.
-_POINTS = 3
 
 
-def shrink(suite: Suite, limit: int, architecture: str) -> Suite:
+def shrink(suite: Suite, limit: int) -> Suite:
     """The suite with ``limit`` images per cell, to be rehearsed.
 
-    All tracks, tables and analyses keep their entries, so that what is not run stands in the tables as ``missing``.
-
-    Args:
-        suite: A paper's.
-        limit: Images per cell.
-        architecture: What stands, with random weights, for every architecture of the suite.
+    Tracks keep their first dataset and one checkpoint: the first whose trigger no earlier track has, if there is one.
+    All defenses and attacks keep their entries.
     """
-    absent = Absent(suite)
+    absent, planted, tracks = Absent(suite), set[str](), dict[str, Track]()
+    for name, track in suite.tracks.items():
+        triggers = {suite.checkpoints[one].trigger: one for one in reversed(track.checkpoints)}
+        new = [one for one in triggers if one not in planted]
+        kept = triggers[new[-1]] if new else track.checkpoints[0]
+        planted.add(suite.checkpoints[kept].trigger)
+        defenses = {one: _defense(track, one, absent.defense(name, one)) for one in track.defenses}
+        changes = {"checkpoints": (kept,), "datasets": track.datasets[:1], "defenses": defenses}
+        tracks[name] = track.model_copy(update=changes)
     protocol = {"batch_size": limit, "seeds": suite.protocol.seeds[:1], "shots": 1}
     return suite.model_copy(
         update={
@@ -39,22 +41,20 @@ def shrink(suite: Suite, limit: int, architecture: str) -> Suite:
             "protocol": suite.protocol.model_copy(update=protocol),
             "steganography": _small(SteganographyOptions, suite.steganography) if suite.steganography else {},
             "checkpoints": {
-                name: spec if absent.checkpoint(name) else _checkpoint(spec, architecture)
-                for name, spec in suite.checkpoints.items()
+                name: spec if absent.checkpoint(name) else _checkpoint(spec) for name, spec in suite.checkpoints.items()
             },
             "surrogates": {name: _surrogate(spec) for name, spec in suite.surrogates.items()},
             "attacks": {
                 name: spec if absent.attack(name) else _attack(spec, suite.method_of(name))
                 for name, spec in suite.attacks.items()
             },
-            "tracks": {name: _track(track, name, absent) for name, track in suite.tracks.items()},
-            "analyses": {name: _analysis(spec, suite) for name, spec in suite.analyses.items()},
+            "tracks": tracks,
         }
     )
 
 
-def _checkpoint(spec: CheckpointSpec, architecture: str) -> CheckpointSpec:
-    changes: dict[str, Any] = {"base": {"architecture": architecture, "weights": "random"}}
+def _checkpoint(spec: CheckpointSpec) -> CheckpointSpec:
+    changes: dict[str, Any] = {"base": {"architecture": ARCHITECTURE, "weights": "random"}}
     if spec.trigger != "none":
         changes |= {
             "trigger_options": _small_item("backdoors", spec.trigger, spec.trigger_options),
@@ -74,11 +74,6 @@ def _attack(spec: AttackSpec, method: str) -> AttackSpec:
     return spec.model_copy(update={"options": _small_item("attacks", method, spec.options)})
 
 
-def _track(track: Track, name: str, absent: Absent) -> Track:
-    defenses = {one: _defense(track, one, absent.defense(name, one)) for one in track.defenses}
-    return track.model_copy(update={"defenses": defenses})
-
-
 def _defense(track: Track, name: str, lacking: list[str]) -> DefenseSpec:
     spec, parts = track.defenses[name], track.method(name).split("+")
     if lacking:
@@ -89,15 +84,6 @@ def _defense(track: Track, name: str, lacking: list[str]) -> DefenseSpec:
         options = {part: _small_item("defenses", part, spec.options.get(part, {})) for part in parts}
     tuning = spec.tuning.model_copy(update={"shots": spec.tuning.shots and 1})
     return spec.model_copy(update={"options": options, "tuning": tuning})
-
-
-def _analysis(spec: AnalysisSpec, suite: Suite) -> AnalysisSpec:
-    options = _small_item("analyses", spec.method, spec.options)
-    if issubclass(load_item("analyses", spec.method, "analyses").Options, CellReference):
-        # It opens a model for every point that it reads from ``cells.csv``.
-        first = (options.get("checkpoints") or suite.tracks[options["track"]].checkpoints)[:1]
-        options |= {"defenses": options["defenses"][:_POINTS], "checkpoints": first}
-    return spec.model_copy(update={"options": options})
 
 
 def _small_item(kind: Kind, name: str, options: dict[str, Any]) -> dict[str, Any]:
