@@ -11,7 +11,7 @@ repro: $(READY)  ## Reproduce the default leaderboards.
 	$(RUN) dvc repro
 
 test: $(READY)  ## Run all tests, one process on each core.
-	$(RUN) OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive pytest --numprocesses auto --dist loadgroup
+	$(RUN) OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive MALLOC_MMAP_THRESHOLD_=2097152 pytest --numprocesses auto --dist loadgroup
 
 check: $(READY)  ## Format, lint and types.
 	$(RUN) ruff format --check .

@@ -43,7 +43,8 @@ SMALL = {
     },
     "attacks": {
         "clean": {"threat_model": "none"},
-        "pgd": {"threat_model": "white_box", "options": {"eps": 1, "steps": 2}},
+        # Long enough to be killed in the middle.
+        "pgd": {"threat_model": "white_box", "options": {"eps": 1, "steps": 80}},
         "pgd_6": {"threat_model": "white_box", "method": "pgd", "options": {"eps": 1, "steps": 2}},
         "pgd_6_grey": {"threat_model": "grey_box", "method": "pgd", "options": {"eps": 1, "steps": 2}},
     },
@@ -161,34 +162,30 @@ def test_editing_an_attack_runs_only_that_attack(repository: Repository) -> None
 
 
 def test_a_killed_evaluation_goes_on_and_ends_in_the_same_bytes(repository: Repository) -> None:
-    slower = yaml.safe_load(repository.read("benchmark.yaml"))
-    slower["attacks"]["pgd"]["options"]["steps"] = 80
-    repository.write_suite(slower)
-    uninterrupted = _kill_once_then_finish(repository, kill=False)
+    repository.stages()
+    uninterrupted = repository.read("leaderboards/cells.csv")
     shutil.rmtree(repository.folder / ".bench")
     shutil.rmtree(repository.folder / "results" / "adversarial")
     for cached in ("cache", "tmp"):
         shutil.rmtree(repository.folder / ".dvc" / cached, ignore_errors=True)
-    assert _kill_once_then_finish(repository, kill=True) == uninterrupted
-
-
-def _kill_once_then_finish(repository: Repository, *, kill: bool) -> str:
-    """Run the pipeline to its end; with ``kill``, first kill its whole process group in the middle of a cell."""
-    if kill:
-        process = subprocess.Popen(
-            ["dvc", "repro", "evaluate_adversarial@none-pgd"],
-            cwd=repository.folder, env=repository.environment(), start_new_session=True,
-            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        )  # fmt: skip
-        kept = _wait_for_batches(repository.folder / ".bench", process)
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-        part = next((repository.folder / ".bench").glob("cells/*/*.part.jsonl"))
-        before = part.read_text()
-        assert before.startswith(kept)
+    _kill_in_the_middle(repository, "evaluate_adversarial@none-pgd")
     repository.stages()
     assert not list((repository.folder / ".bench").glob("cells/*/*.part.jsonl"))
-    return repository.read("leaderboards/cells.csv")
+    assert repository.read("leaderboards/cells.csv") == uninterrupted
+
+
+def _kill_in_the_middle(repository: Repository, stage: str) -> None:
+    """Run a stage, and kill its whole process group in the middle of a cell; the batches that it kept are whole."""
+    process = subprocess.Popen(
+        ["dvc", "repro", stage],
+        cwd=repository.folder, env=repository.environment(), start_new_session=True,
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    kept = _wait_for_batches(repository.folder / ".bench", process)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    part = next((repository.folder / ".bench").glob("cells/*/*.part.jsonl"))
+    assert part.read_text().startswith(kept)
 
 
 def _wait_for_batches(store: Path, process: subprocess.Popen) -> str:
