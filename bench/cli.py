@@ -318,11 +318,14 @@ def rehearse(
     limit: Annotated[
         int, typer.Option(min=1, help="Images per cell; below four, random models may leave none to attack.")
     ] = 4,
+    architecture: Annotated[
+        str, typer.Option(help="An architecture of open_clip, which stands for all of the suite's.")
+    ] = "ViT-B-32-quickgelu",
 ) -> None:
-    """Run a suite made small, with random weights, from data to tables; its numbers mean nothing."""
+    """Run a suite made small, with random weights, from data to tables and figures; its numbers mean nothing."""
     from bench.rehearsal.run import rehearse as run
 
-    _print_records(run(suite_named(name), limit, out))
+    _print_records(run(suite_named(name), limit, out, architecture))
     _console.print(f"tables: {paths_for(suite_named(name)).below(out).boards}", highlight=False)
 
 

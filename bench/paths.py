@@ -26,8 +26,8 @@ class Paths(NamedTuple):
     store: Path
 
     def below(self, folder: Path) -> "Paths":
-        """The same folders in another place."""
-        return Paths(*(folder / path for path in self))
+        """The same folders in another place, wherever they are now."""
+        return Paths(*(folder / _from_here(path) for path in self))
 
     @property
     def records(self) -> Path:
@@ -83,3 +83,11 @@ def paths_for(suite: Path = DEFAULT_SUITE) -> Paths:
     name = "" if suite.parent == Path() else suite.parent.name
     boards = suite.parent if name else Path("leaderboards")
     return Paths(suite, Path("data"), Path("models") / name, Path("results") / name, boards, Path(".bench"))
+
+
+def _from_here(path: Path) -> Path:
+    """``path`` as one that leads nowhere else when it is put below a folder."""
+    if not path.is_absolute() and ".." not in path.parts:
+        return path
+    whole = path.resolve()
+    return whole.relative_to(whole.anchor)

@@ -4,7 +4,7 @@ RVPT's supplement names them without all settings. The unstated ones follow torc
 version (colours). Random numbers come from each image's own stream, so that no result depends on batches.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import torch
 from pydantic import Field, field_validator, model_validator
@@ -12,7 +12,7 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional as transforms
 
 from bench.analyses.contract import Source
-from bench.analyses.references import Reference, missing
+from bench.analyses.references import Need, Reference, missing
 from bench.backdoors.trigger import Trigger, load_trigger
 from bench.config import Options, Suite
 from bench.errors import UserError
@@ -142,6 +142,11 @@ class Planted(Reference):
         spec = suite.checkpoints.get(self.checkpoint)
         if spec is not None and spec.trigger == "none":
             yield f"{key}.checkpoint: '{self.checkpoint}' is a clean model without a trigger; name a backdoored one"
+
+    def needs(self, suite: Suite) -> Iterable[Need]:
+        """The checkpoint."""
+        del suite
+        return (Need(self.checkpoint),)
 
     def open(self, source: Source) -> Trigger:
         """The trigger, as it is stored with its checkpoint."""

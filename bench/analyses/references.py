@@ -2,11 +2,28 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
+from typing import NamedTuple
 
 from pydantic import BaseModel, Field
 
 from bench.config import Options, Suite
 from bench.errors import unknown
+
+
+class Need(NamedTuple):
+    """What has to be made before an analysis can open it: a checkpoint, and a defense on it if one is named.
+
+    Attributes:
+        checkpoint: Id of the checkpoint.
+        track: Track of the defense; empty where the checkpoint's trigger is all that is opened.
+        defense: Its id there.
+        dataset: What the defense is meant for; empty where that is the dataset of the analysis.
+    """
+
+    checkpoint: str
+    track: str = ""
+    defense: str = ""
+    dataset: str = ""
 
 
 class Reference(Options, ABC):
@@ -21,6 +38,11 @@ class Reference(Options, ABC):
             key: File and key of these options, for messages.
         """
         ...
+
+    def needs(self, suite: Suite) -> Iterable[Need]:
+        """What is opened; what is read from ``cells.csv`` is not."""
+        del suite
+        return ()
 
 
 class ImageReference(Reference):
@@ -70,6 +92,11 @@ class ModelReference(Reference):
         yield from missing(f"checkpoint {at}", [self.checkpoint], track.checkpoints, f"{key}.checkpoint")
         yield from missing(f"dataset {at}", [self.dataset] if self.dataset else [], track.datasets, f"{key}.dataset")
         yield from missing("seed", [str(self.seed)], map(str, suite.protocol.seeds), f"{key}.seed")
+
+    def needs(self, suite: Suite) -> Iterable[Need]:
+        """The defense on its checkpoint."""
+        del suite
+        return (Need(self.checkpoint, self.track, self.defense, self.dataset),)
 
 
 class AttackReference(Reference):
@@ -132,16 +159,22 @@ def missing(kind: str, names: Iterable[str], known: Iterable[str], key: str) -> 
 
 def faults_of(value: object, suite: Suite, key: str) -> Iterator[str]:
     """All faults of the references in ``value``: options, and whatever they hold."""
+    for place, reference in references_in(value, key):
+        yield from reference.faults(suite, place)
+
+
+def references_in(value: object, key: str = "") -> Iterator[tuple[str, Reference]]:
+    """The references in ``value``, options and whatever they hold, each with its key below ``key``."""
     if isinstance(value, Reference):
-        yield from value.faults(suite, key)
+        yield key, value
     if isinstance(value, BaseModel):
         value = {name: getattr(value, name) for name in type(value).model_fields}
     if isinstance(value, Mapping):
         for name, inner in value.items():
-            yield from faults_of(inner, suite, f"{key}.{name}")
+            yield from references_in(inner, f"{key}.{name}")
     elif isinstance(value, tuple):
         for place, inner in enumerate(value):
-            yield from faults_of(inner, suite, f"{key}.{place}")
+            yield from references_in(inner, f"{key}.{place}")
 
 
 def name_faults(suite: Suite, name: str, key: str) -> Iterator[str]:

@@ -5,7 +5,8 @@ one defense on one checkpoint; for each checkpoint the correlation of ranks (Spe
 (Pearson's r) are told.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from itertools import product
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -19,9 +20,10 @@ from bench.analyses.contract import Source
 from bench.analyses.models import Features, open_models, open_sample
 from bench.analyses.perturbations import Perturbation
 from bench.analyses.readings import readings
-from bench.analyses.references import CellReference, ImageReference, ModelReference
+from bench.analyses.references import CellReference, ImageReference, ModelReference, Need
 from bench.analyses.similarity import cosines, resistivity
 from bench.config import Options as Closed
+from bench.config import Suite
 
 
 class Panel(Closed):
@@ -58,6 +60,10 @@ class Options(CellReference):
     def named_defenses(self) -> tuple[str, ...]:
         """Those of the points."""
         return self.defenses
+
+    def needs(self, suite: Suite) -> Iterable[Need]:
+        """Every defense on every checkpoint, for PR is measured here."""
+        return (Need(one, self.track, defense) for one, defense in product(self.checkpoints_in(suite), self.defenses))
 
 
 def measure(source: Source, options: Options) -> pd.DataFrame:

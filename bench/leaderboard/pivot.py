@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from statistics import fmean, stdev
-from typing import Any, NamedTuple, get_args
+from typing import Any, NamedTuple
 
 import pandas as pd
 
@@ -13,7 +13,6 @@ from bench.leaderboard.verify import IDS
 from bench.leaderboard.worst import WORST
 
 Key = tuple[str, ...]
-_COLUMNS: tuple[Column, ...] = get_args(Column)
 
 
 class Entry(NamedTuple):
@@ -174,7 +173,10 @@ def pivot(cells: pd.DataFrame, spec: TableSpec, where: str) -> Pivot:
 
 def shown(cells: pd.DataFrame, spec: TableSpec) -> pd.DataFrame:
     """The cells that a table shows."""
-    return cells[[spec.shows({name: str(getattr(cell, name)) for name in _COLUMNS}) for cell in cells.itertuples()]]
+    kept = cells["track"].isin(spec.tracks)
+    for column, ids in spec.only.items():
+        kept &= cells[column].isin(ids)
+    return cells[kept]
 
 
 def _first_written_alike(ids: Iterable[str], spec: TableSpec) -> dict[str, str]:

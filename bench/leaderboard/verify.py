@@ -34,7 +34,8 @@ def read_cells(path: Path) -> pd.DataFrame:
     for number, line in enumerate(lines, start=2):
         if len(line) != len(header):
             raise UserError(f"{path}: row {number} has {len(line)} values, not {len(header)}; restore the file")
-    cells = pd.DataFrame(lines, columns=header, dtype="str")
+    # Python's own strings, because cells are mostly gone through one by one.
+    cells = pd.DataFrame(lines, columns=header, dtype="object")
     for column in _NUMBERS:
         try:
             cells[column] = pd.to_numeric(cells[column])

@@ -1,4 +1,8 @@
-"""A few made-up images in the place of each dataset: smooth colour fields at the size that ViT-B/32 takes."""
+"""A few made-up images in the place of each dataset: smooth colour fields at the size that CLIP takes.
+
+The images of a test split are almost one image, under the name of every class. A model calls them all the same, so that
+one of them is right, and is attacked, whatever a random model says.
+"""
 
 from pathlib import Path
 
@@ -13,6 +17,9 @@ from bench.rehearsal.shrink import PAIRS
 CLASSES = 4
 _SIDE = 224
 _OTHERS = ("dog", "tree", "car", "house")
+# Captions of an image, where pairs are looked for; pairs to tune on have one each, as they are published.
+_CAPTIONS = 5
+_DIFFERENCE = 0.01
 _HALVES = ("_base", "_new")
 
 
@@ -25,7 +32,7 @@ class TinyOptions(Options):
 
 
 def make_images(suite: Suite, data: Path) -> None:
-    """Write every dataset of the suite: one image of each class in each split, with a caption; for training a few more.
+    """Write every dataset of the suite: one image of each class in each split, with captions; for training a few more.
 
     The classes are the targets of the suite's backdoors, and a few others.
     """
@@ -43,10 +50,14 @@ def fetch(options: TinyOptions, folder: Path) -> Description:
         count = max(PAIRS, len(options.classes)) if split == "train" else len(options.classes)
         stream = torch.Generator().manual_seed(100 * options.seed + place)
         coarse = torch.rand(count, 3, 7, 7, generator=stream)
+        if split != "train":
+            coarse = coarse[:1] + _DIFFERENCE * coarse
         images = functional.interpolate(coarse, (_SIDE, _SIDE), mode="bicubic").clamp(0, 1).mul(255).byte().numpy()
         labels = np.arange(count, dtype=np.int64) % len(options.classes)
-        captions = [f"a photo of a {options.classes[label]}" for label in labels]
-        write_split(folder, split, images, labels, captions)
+        each = 1 if split == "train" else _CAPTIONS
+        owners = np.arange(count, dtype=np.int64).repeat(each)
+        captions = [f"a photo of a {options.classes[labels[row]]}, number {place}" for place, row in enumerate(owners)]
+        write_split(folder, split, images, labels, captions, None if split == "train" else owners)
     return Description(
         class_names=options.classes,
         template="a photo of a {}.",

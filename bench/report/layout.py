@@ -1,4 +1,4 @@
-"""Each table as its paper prints it, coloured by how well the defense does, and its defenses by rank."""
+"""Each table as its paper prints it, coloured by what is worst known of the defense, and its defenses by rank."""
 
 from itertools import groupby
 from typing import NamedTuple
@@ -24,7 +24,7 @@ class Tile(NamedTuple):
         text: The measured number, or the state that stands instead of one.
         paper: The published number; empty if there is none.
         told: All that is known of it, for who points at it.
-        good: How well the defense does, from 0 to 1; None without a number, or where it says nothing.
+        good: How well the defense does at its worst known, from 0 to 1; None without a number or a meaning.
     """
 
     text: str
@@ -121,7 +121,8 @@ def _tile(pivot: Pivot, position: Position) -> Tile:
     paper = str(position.published or "")
     if entry.state != "done":
         return Tile(entry.state.replace("_", " "), paper, "; ".join(told), None)
-    share = min(1.0, max(0.0, entry.mean / 100))
+    worst = entry.mean if position.worst_known is None else position.worst_known
+    share = min(1.0, max(0.0, worst / 100))
     metrics = {cell.metric for cell in position.cells}
     good = 1 - share if metrics == {_LESS_IS_BETTER} else share
     # Numbers of different kinds have no common scale, and where the control survives no defense is credited.

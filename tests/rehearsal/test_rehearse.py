@@ -1,22 +1,34 @@
-"""A rehearsal of a cut of a paper's suite: ViT-B/32 with random weights, from made-up images to tables."""
+"""Every paper's suite from made-up images to tables and figures, by a CLIP of twelve blocks as narrow as they can be.
+
+``bench rehearse`` runs the same with random ViT-B/32; what is particular to its size is tested where it is used.
+"""
 
 import shutil
 from pathlib import Path
 
+import open_clip
+import pandas as pd
 import pytest
-import yaml
 
 from bench.config import Suite, load_suite
 from bench.errors import UserError
 from bench.leaderboard.records import evaluated_records
 from bench.leaderboard.verify import read_cells
 from bench.paths import paths_for
-from bench.rehearsal.run import parts_to_run, rehearse
-from bench.rehearsal.shrink import ARCHITECTURE, shrink
+from bench.rehearsal.parts import analyses_to_run, needs_of, parts_to_run
+from bench.rehearsal.run import rehearse
+from bench.rehearsal.shrink import shrink
 
 ROOT = Path(__file__).parents[2]
 PAPERS = ("rvpt", "nap_tuning", "cba_fapt", "r_adapt", "cleansight")
-LIMIT = 4
+LIMIT, ARCHITECTURE = 4, "ViT-B-32-quickgelu"
+
+
+@pytest.fixture(scope="module")
+def narrow() -> str:
+    """An architecture with the depth, the patches and the vocabulary of ViT-B/32, a twelfth as wide."""
+    open_clip.add_model_config(Path(__file__).with_name("narrow.json"))
+    return "narrow"
 
 
 def suite_of(paper: str) -> Suite:
@@ -24,51 +36,93 @@ def suite_of(paper: str) -> Suite:
 
 
 @pytest.mark.parametrize("paper", PAPERS)
-def test_each_file_and_each_attack_that_exists_is_run_once_or_more(paper: str) -> None:
-    small = shrink(suite_of(paper), LIMIT)
-    absent = {name for names in small.planned.values() for name in names}
-    parts = list(parts_to_run(small))
-    tracks = [
-        (name, track) for name, track in small.tracks.items() if not track.checkpoints[0].startswith(("llava", "qwen"))
-    ]
-    methods = {track.method(name) for _, track in tracks for name in track.defenses}
-    if paper == "cleansight":
-        assert parts == []
-        return
-    assert {small.tracks[part.track].method(part.defense) for part in parts} == {
-        method for method in methods if not absent & set(method.split("+"))
+def test_what_exists_is_run_once_or_more(paper: str) -> None:
+    small = shrink(suite_of(paper), LIMIT, ARCHITECTURE)
+    planned = {name for names in small.planned.values() for name in names}
+    parts = parts_to_run(small)
+    real = {
+        name
+        for name, track in small.tracks.items()
+        if any(
+            not {small.checkpoints[one].base["architecture"], small.checkpoints[one].trigger} & planned
+            for one in track.checkpoints
+        )
     }
-    attacks = {small.method_of(attack) for _, track in tracks for attack in track.attacks}
-    assert {small.method_of(attack) for part in parts for attack in part.attacks} == attacks
-    for _, track in tracks:
-        for name in track.checkpoints:
-            assert small.checkpoints[name].base == {"architecture": ARCHITECTURE, "weights": "random"}
+    assert {part.track for part in parts} == real
+    tests = [(small.tracks[part.track], test) for part in parts for test in part.tests]
+    methods = {track.method(name) for track in (small.tracks[one] for one in real) for name in track.defenses}
+    assert {track.method(test.defense) for track, test in tests} == {
+        method for method in methods if not planned & set(method.split("+"))
+    }
+    attacks = {small.method_of(attack) for one in real for attack in small.tracks[one].attacks}
+    assert {small.method_of(attack) for _, test in tests for attack in test.attacks} == attacks - planned
+    triggers = {small.checkpoints[name].trigger for one in real for name in small.tracks[one].checkpoints}
+    shown = {small.checkpoints[name].trigger for _, test in tests for name in test.checkpoints}
+    assert shown == triggers - planned
+    analyses = analyses_to_run(small)
+    assert {small.analyses[name].method for name in analyses} == {spec.method for spec in small.analyses.values()}
+    needs = [need for name in analyses for need in needs_of(small, name)]
+    opened = {(need.track, need.checkpoint, need.defense) for need in needs if need.track}
+    assert opened <= {
+        (part.track, checkpoint, defense)
+        for part in parts
+        for checkpoint, defenses in part.tuned.items()
+        for defense in defenses
+    }
 
 
-def test_a_cut_of_a_suite_runs_from_images_to_tables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    content = yaml.safe_load((ROOT / "leaderboards" / "rvpt" / "benchmark.yaml").read_text())
-    track = content["tracks"]["imagenet"]
-    track["defenses"] = {name: track["defenses"][name] for name in ("none", "rvpt")}
-    content["attacks"]["pgd"] = {"threat_model": "white_box", "options": {"eps": 4, "steps": 100}}
-    track["attacks"].append("pgd")
-    content |= {"tracks": {"imagenet": track}, "analyses": {}}
-    table = content["tables"]["table_1"] | {"tracks": ["imagenet"], "only": {"metric": ["ASR", "CA"]}}
-    content["tables"] = {"table_1": table}
-    path = Path("leaderboards") / "rvpt" / "benchmark.yaml"
-    path.parent.mkdir(parents=True)
-    path.write_text(yaml.safe_dump(content))
-    shutil.copytree(ROOT / "leaderboards" / "rvpt" / "published", path.parent / "published")
+@pytest.mark.parametrize("paper", PAPERS)
+def test_every_model_is_random_and_of_one_architecture(paper: str) -> None:
+    small = shrink(suite_of(paper), LIMIT, ARCHITECTURE)
+    planned = small.planned.get("architectures", ())
+    for spec in small.checkpoints.values():
+        if spec.base["architecture"] not in planned:
+            assert spec.base == {"architecture": ARCHITECTURE, "weights": "random"}
 
-    records = rehearse(path, LIMIT, Path("scratch"))
 
-    assert {record.state for record in records} == {"done"}
-    assert {record.identity.cell.limit for record in records} == {LIMIT}
-    assert any(record.cost and record.cost.backwards for record in records)
-    paths = paths_for(path).below(Path("scratch"))
+@pytest.mark.slow
+@pytest.mark.parametrize("paper", PAPERS)
+def test_a_suite_runs_from_images_to_tables_and_figures(
+    paper: str, narrow: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ROOT)
+    path = Path("leaderboards") / paper / "benchmark.yaml"
+    before = path.read_bytes()
+
+    records = rehearse(path, LIMIT, tmp_path, narrow)
+
+    assert path.read_bytes() == before
+    assert {record.state for record in records} <= {"done", "not_applicable"}
+    assert {record.identity.cell.limit for record in records} <= {LIMIT}
+    # One image of each is right, whatever the random model says, and so every attack has something to do.
+    assert all(record.cost and record.cost.forwards for record in records if record.metric == "RA")
+    suite, paths = load_suite(path), paths_for(path).below(tmp_path)
     cells = read_cells(paths.boards / "cells.csv")
-    assert len(cells[cells["state"] == "done"]) == len(records)
-    assert "A rehearsal with random weights and 4 images per cell." in (paths.boards / "table_1.md").read_text()
-    assert not (tmp_path / "models").exists()
-    with pytest.raises(UserError, match="was made with --limit 4, which no table may show"):
-        evaluated_records(load_suite(path), paths)
+    assert (cells["state"] == "done").sum() >= sum(record.state == "done" for record in records)
+    for name, spec in suite.tables.items():
+        text = (paths.boards / f"{name}.md").read_text()
+        assert f"A rehearsal with random weights and {LIMIT} images per cell." in text
+        long = pd.read_csv(paths.boards / f"{name}.long.csv")
+        tracks = {record.identity.cell.checkpoint for record in records}
+        if tracks & {one for track in spec.tracks for one in suite.tracks[track].checkpoints}:
+            assert (long["state"] == "done").any(), name
+    for name in analyses_to_run(load_suite(paths.suite)):
+        assert len(pd.read_csv(paths.boards / f"{name}.csv"))
+        assert any((paths.boards / f"{name}{ending}").exists() for ending in (".png", ".md"))
+    if records:
+        with pytest.raises(UserError, match="was made with --limit 4, which no table may show"):
+            evaluated_records(suite, paths)
+
+
+@pytest.mark.parametrize("there", ["absolute", "above"])
+def test_nothing_is_written_beside_a_suite(there: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    suite, work = tmp_path / "leaderboards" / "cleansight", tmp_path / "work"
+    work.mkdir()
+    monkeypatch.chdir(work)
+    shutil.copytree(ROOT / "leaderboards" / "cleansight", suite)
+    before = {path: path.read_bytes() for path in suite.rglob("*.*")}
+    path = suite / "benchmark.yaml" if there == "absolute" else Path("../leaderboards/cleansight/benchmark.yaml")
+    rehearse(path, LIMIT, Path("scratch"), ARCHITECTURE)
+    assert {path: path.read_bytes() for path in suite.rglob("*.*")} == before
+    assert [one.name for one in work.iterdir()] == ["scratch"]
+    assert len(list((work / "scratch").rglob("main_results.md"))) == 1

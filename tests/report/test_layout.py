@@ -37,6 +37,15 @@ def test_less_attack_success_is_better_and_less_accuracy_is_worse(house: House) 
     assert (accuracy.text, accuracy.good) == ("25.00", 0.25)
 
 
+def test_the_colour_is_that_of_the_worst_known(house: House) -> None:
+    for defense, hits in (("none", "0000"), ("nap", "1110")):
+        house.put("robust", defense, "pgd", hits)
+    house.put("robust", "none", "autoattack", "0000")
+    house.put("robust", "nap", "autoattack", "1000")
+    shown = tile(made(house), "PGD-100", "nap", "Shapes")
+    assert (shown.text, shown.good) == ("75.0", 0.25)
+
+
 def test_a_number_tells_its_interval_and_its_flags(house: House) -> None:
     house.put("robust", "none", "pgd", "0000")
     house.put("robust", "nap", "pgd", "1000", flags=("zero_gradient",))
