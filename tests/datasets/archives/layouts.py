@@ -165,7 +165,12 @@ def cifar10(root: Path) -> None:
 
 
 def photos(root: Path) -> None:
-    cifar10(root)
+    if not (root / "cifar10").exists():  # the same archive, whichever of the two is fetched first
+        cifar10(root)
+
+
+def photo_pairs(root: Path) -> None:
+    photos(root)
 
 
 def cifar100(root: Path) -> None:
@@ -237,7 +242,7 @@ LAYOUTS: dict[str, Callable[[Path], None]] = {
     for layout in (
         caltech101, caltech101_mini, caltech256, cc3m, cifar10, cifar100, coco_captions, country211, dtd, eurosat,
         fgvc_aircraft, flickr30k, flowers102, food101, imagenet, imagenet_a, imagenet_r, imagenet_sketch, imagenet_v2,
-        oxford_pets, pcam, photos, stanford_cars, stl10, sun397, ucf101, vqav2,
+        oxford_pets, pcam, photo_pairs, photos, stanford_cars, stl10, sun397, ucf101, vqav2,
     )
 }  # fmt: skip
 

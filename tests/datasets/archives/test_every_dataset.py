@@ -30,7 +30,8 @@ from tests.datasets.archives.packing import picture
 MORE: dict[str, dict[str, Any]] = {
     "cc3m": {"shards": 2},
     "imagenet": {"train_per_class": 2, "val_per_class": 1},
-    "photos": {"val_per_class": 1},
+    "photo_pairs": {"val_per_class": 1, "train_per_class": 2},
+    "photos": {"val_per_class": 1, "train_per_class": 2},
 }
 # Splits with their sizes, and class names of the dataset's own protocol.
 EXPECTED: dict[str, tuple[dict[str, int], tuple[str, ...]]] = {
@@ -55,7 +56,8 @@ EXPECTED: dict[str, tuple[dict[str, int], tuple[str, ...]]] = {
     "imagenet_v2": ({"test": 5}, ()),
     "oxford_pets": ({"train": 6, "val": 2, "test": 4, "tecoa16": 4}, ("abyssinian", "beagle")),
     "pcam": ({"test": 14, "tecoa16": 14}, ("healthy lymph node tissue", "lymph node tumor tissue")),
-    "photos": ({"train": 8, "val": 2, "test": 2}, ("airplane", "automobile")),
+    "photo_pairs": ({"train": 4, "test": 2}, ("airplane", "automobile")),
+    "photos": ({"train": 4, "val": 2, "test": 2}, ("airplane", "automobile")),
     "stanford_cars": (
         {"train": 6, "val": 2, "test": 4, "tecoa16": 4}, ("2012 Audi TTS Coupe", "2007 Dodge Dakota Club-Cab"),
     ),
@@ -201,12 +203,14 @@ def test_cifar_pixels_stand_where_they_should(tmp_path: Path, fetched: Fetched, 
 
 
 def test_photographs_have_sentences_with_the_name_of_their_class(tmp_path: Path, fetched: Fetched) -> None:
-    manifest = fetched("photos")
+    manifest, others = fetched("photos"), fetched("photo_pairs")
     train, val = (open_split(tmp_path / "data", manifest, split) for split in ("train", "val"))
-    assert not set(train.names) & set(val.names)
+    pairs = open_split(tmp_path / "data", others, "train")
     assert sorted(val.labels) == [0, 1]
+    assert sorted(train.labels) == [0, 0, 1, 1]
+    assert len({*train.names, *val.names, *pairs.names}) == 10, "no two uses share an image"
     assert len(set(train.captions)) > 2
-    for part in (train, val):
+    for part in (train, val, pairs):
         for label, text in zip(part.labels, part.captions, strict=True):
             assert f"an {manifest.description.class_names[label]}" in text
 
