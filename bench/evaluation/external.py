@@ -18,8 +18,9 @@ from bench.defenses.artefact import task_of
 from bench.device import compute_device, device_of
 from bench.errors import UserError, unknown
 from bench.evaluation.adversary import Attacker, Mean, load_attacker
+from bench.evaluation.compute import Scene, settle
 from bench.evaluation.record import Cell, Identity, Record
-from bench.evaluation.run import Scene, sample_of, settle
+from bench.evaluation.run import sample_of
 from bench.evaluation.store import Store, key_of
 from bench.files import sha256_of, write_text
 from bench.items import source_hash

@@ -24,7 +24,7 @@ from bench.datasets.halves import part_of
 from bench.datasets.store import Split, open_split, read_manifest
 from bench.defenses.artefact import task_of
 from bench.errors import UserError
-from bench.evaluation.run import Attacker, load_attacker
+from bench.evaluation.adversary import Attacker, load_attacker
 from bench.paths import Paths
 from bench.progress import track as shown
 from bench.randomness import sample_seeds

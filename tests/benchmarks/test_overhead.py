@@ -25,8 +25,9 @@ from bench.clip.model import Base, load
 from bench.clip.staged import StagedCLIP
 from bench.config import Protocol, Suite, load_suite
 from bench.datasets import world
+from bench.evaluation.adversary import Attacker
+from bench.evaluation.compute import Scene, compute
 from bench.evaluation.record import Cell, Identity
-from bench.evaluation.run import Attacker, Scene, compute
 
 pytestmark = pytest.mark.benchmark(timer=time.process_time)
 ROUNDS = 3

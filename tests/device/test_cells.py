@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 from bench.backdoors.checkpoint import load_checkpoint
 from bench.config import Suite
 from bench.defenses.fitting import fit_all
-from bench.evaluation import run
+from bench.evaluation import compute
 from bench.evaluation.record import Record
 from bench.evaluation.run import evaluate
 from bench.paths import Paths
@@ -24,7 +24,7 @@ def test_every_defense_is_tuned_and_evaluated_as_on_the_processor(
 ) -> None:
     if defense != "none":
         # These are the same passes again, many times over; one model is enough.
-        monkeypatch.setattr(run, "masking_flags", lambda *_: frozenset[str]())
+        monkeypatch.setattr(compute, "masking_flags", lambda *_: frozenset[str]())
     here, there = (below(paths, tmp_path / name) for name in ("here", "there"))
     tune(suite, defense, here)
     expected = verdict(suite, defense, here)

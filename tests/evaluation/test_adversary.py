@@ -15,7 +15,7 @@ from bench.clip.staged import StagedCLIP
 from bench.config import Options, Suite, load_suite, parse
 from bench.errors import UserError
 from bench.evaluation.adversary import Attacker, Mean, load_attacker, view_of, write_attacks
-from bench.evaluation.run import compute
+from bench.evaluation.compute import compute
 from bench.paths import paths_for
 from bench.surrogates.folder import Surrogate, make_surrogate
 

@@ -129,7 +129,7 @@ def test_the_command_prints_and_stores_the_same_records_as_a_track(folder: Path,
 
 
 def test_a_second_run_computes_nothing_and_another_file_or_weights_do(folder: Path, monkeypatch) -> None:
-    from bench.evaluation import run as runner
+    from bench.evaluation import compute as runner
 
     computed = list[str]()
     really = runner.compute

@@ -12,8 +12,9 @@ from bench.clip.model import Base, load
 from bench.clip.staged import StagedCLIP
 from bench.config import Protocol, load_suite
 from bench.datasets import world
+from bench.evaluation.adversary import Attacker
+from bench.evaluation.compute import Scene, compute
 from bench.evaluation.record import Cell, Identity, Record
-from bench.evaluation.run import Attacker, Scene, compute
 
 ROOT = Path(__file__).resolve().parents[2]
 GOLDEN = Path(__file__).with_name("golden_cell.json")

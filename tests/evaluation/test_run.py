@@ -9,8 +9,9 @@ from torch import Tensor, nn
 
 from bench.attacks.contract import Knowledge, Result
 from bench.config import Options, Protocol
+from bench.evaluation.adversary import Attacker
+from bench.evaluation.compute import Scene, compute
 from bench.evaluation.record import Cell, Identity
-from bench.evaluation.run import Attacker, Scene, compute
 from bench.evaluation.store import Batch
 
 
