@@ -13,6 +13,8 @@ from bench.config import Options
 _PACKAGES = ("vlm-robust-bench", "torch", "open_clip_torch", "pyautoattack", "torchattacks", "numpy", "dvc")
 # Only large vision-language models need these.
 _OPTIONAL = ("transformers", "peft")
+# What results are made from; the pipeline itself writes lock files and boards while it runs.
+_SOURCES = ("bench", ":(glob)**/*.yaml", "pyproject.toml", "requirements.lock")
 
 
 class Provenance(Options):
@@ -20,7 +22,7 @@ class Provenance(Options):
 
     Attributes:
         commit: Git commit of the working tree, or ``unknown`` outside a repository.
-        dirty: Whether tracked files differed from that commit.
+        dirty: Whether tracked code or settings differed from that commit.
         python: Version of Python.
         packages: Versions of the packages that results depend on.
         device: Name of the processor or accelerator.
@@ -50,7 +52,7 @@ def _facts(device: str) -> Provenance:
     commit = _git("rev-parse", "HEAD")
     return Provenance(
         commit=commit or "unknown",
-        dirty=bool(_git("status", "--porcelain", "--untracked-files=no")),
+        dirty=bool(_git("status", "--porcelain", "--untracked-files=no", "--", *_SOURCES)),
         python=platform.python_version(),
         packages={name: metadata.version(name) for name in (*_PACKAGES, *filter(find_spec, _OPTIONAL))},
         device=device,
