@@ -117,12 +117,16 @@ def worst_case(records: Sequence[Record], cell: Cell) -> Record:
 
 
 def surviving_controls(results: Iterable[Result], suite: Suite) -> set[Scene]:
-    """Where the undefended control keeps more robust accuracy under a white-box attack than the protocol allows."""
+    """Where the undefended control keeps more robust accuracy than the protocol allows.
+
+    A grey-box attack is made on the control itself; what it leaves there is too much for the same reason. An attack by
+    transfer never saw the control, and need not fell it.
+    """
     return {
         scene_of(cell)
         for _, cell, metric, record, *_ in results
         if cell.defense == suite.control
-        and cell.threat_model == "white_box"
+        and cell.threat_model in ("white_box", "grey_box")
         and metric == "RA"
         and record is not None
         and record.value is not None

@@ -158,12 +158,24 @@ def test_a_surviving_control_flags_every_row_of_its_attack_and_place(house):
     ]
 
 
-def test_a_control_at_the_ceiling_or_under_no_white_box_attack_does_not_survive(house):
-    house.content["tracks"]["robust"]["attacks"] = ["clean", "pgd", "replay"]
+def test_a_control_at_the_ceiling_does_not_survive(house):
+    house.content["tracks"]["robust"]["attacks"] = ["clean", "pgd"]
     house.fill("1")
     for dataset in ("shapes", "digits"):
         house.put("robust", "none", "pgd", "1" + "0" * 19, dataset=dataset)
     assert set(house.collect()["flags"]) == {""}
+
+
+def test_a_control_survives_a_grey_box_attack_too_because_it_is_made_on_the_control(house):
+    house.content["tracks"]["robust"]["attacks"] = ["clean", "pgd", "replay"]
+    house.fill("0" * 20)
+    house.put("robust", "none", "replay", "11" + "0" * 18)
+    cells = house.collect()
+    flagged = cells[cells["flags"] == "control_survives"]
+    assert set(zip(flagged.defense, flagged.dataset, flagged.attack, strict=True)) == {
+        ("none", "shapes", "replay"),
+        ("nap", "shapes", "replay"),
+    }
 
 
 def test_a_control_that_only_one_attack_spares_does_not_survive_the_worst_case(house):
