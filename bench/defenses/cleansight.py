@@ -121,8 +121,7 @@ def fit(victim: DefendedLvlm, data: Questions | None, options: Options) -> Tenso
     for start in range(0, min(options.samples, len(data.texts)), _CHUNK):
         rows = slice(start, min(start + _CHUNK, options.samples))
         encoded, images = encode(lvlm, data.texts[rows]), data.images[rows].float() / 255
-        watch = Watch(rule, encoded, lvlm.image_token_id)
-        seen = images if victim.pixels is None else victim.pixels(images)
+        watch, seen = Watch(rule, encoded, lvlm.image_token_id), victim.shown(images, data.texts[rows])
         with torch.no_grad(), opened(lvlm, watch):
             lvlm.model(**inputs_of(lvlm, seen, encoded))
         found.append(watch.ratios)

@@ -1,4 +1,7 @@
-"""A vision-language model with whatever a defense adds to it: other pixels, or a guard over the decoder's attention."""
+"""A vision-language model with whatever a defense adds to it: other pixels, or a guard over the decoder's attention.
+
+What purifies an image may ask the model about it first, and so knows the question too.
+"""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -45,17 +48,24 @@ class DefendedLvlm:
         lvlm: The model underneath.
         pixels: What is done to images ``(n, 3, h, w)`` in [0,1] before the model sees them.
         guard: Makes a watch over the attention for each batch of prompts.
+        purify: What is done to images before all else, given the question about each.
     """
 
     lvlm: Lvlm
     pixels: Callable[[Tensor], Tensor] | None = None
     guard: Callable[[Encoded], Watch] | None = None
+    purify: Callable[[Tensor, Sequence[str]], Tensor] | None = None
+
+    def shown(self, images: Tensor, questions: Sequence[str]) -> Tensor:
+        """What the model sees of ``images``, when it is asked ``questions``."""
+        purified = images if self.purify is None else self.purify(images, questions)
+        return purified if self.pixels is None else self.pixels(purified)
 
     @torch.no_grad()
     def answer(self, images: Tensor, questions: Sequence[str], longest: int = LONGEST) -> Answers:
         """The defended model's answers, greedy, for images in [0,1], one per question."""
         encoded = encode(self.lvlm, questions)
-        seen = images if self.pixels is None else self.pixels(images)
+        seen = self.shown(images, questions)
         distances, alarms = torch.empty(0), torch.empty(0, dtype=torch.bool)
         if self.guard is None:
             ids = generate(self.lvlm, seen, encoded, longest)

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -43,13 +44,12 @@ class Fitting(NamedTuple):
     @property
     def identity(self) -> dict[str, Any]:
         """All that the artefact depends on, as the card holds it."""
-        reads = any(part.module.TUNES_ON == "questions" for part in self.parts)
         return {
             "defense": "+".join(part.name for part in self.parts),
             "options": {part.name: part.options.model_dump(mode="json") for part in self.parts},
             "template": "",
             "checkpoint": self.checkpoint.digest,
-            "data": {self.pairs: read_manifest(self.paths.data, self.pairs).digest} if reads else {},
+            "data": self.data(self.parts),
             "seed": self.seed,
             "shots": 0,
             "left_out": "",
@@ -60,7 +60,14 @@ class Fitting(NamedTuple):
     @property
     def key(self) -> str:
         """Hash of the identity."""
-        return hashlib.sha256(json.dumps(self.identity, sort_keys=True).encode()).hexdigest()
+        return _hash(self.identity)
+
+    def data(self, parts: Sequence[Part]) -> dict[str, str]:
+        """Hashes of the questions and the files that ``parts`` are made from."""
+        asking = any(part.module.TUNES_ON == "questions" for part in parts) and self.pairs
+        files = [path for part in parts if hasattr(part.module, "reads") for path in part.module.reads(part.options)]
+        questions = {self.pairs: read_manifest(self.paths.data, self.pairs).digest} if asking else {}
+        return questions | {str(path): sha256_of(path) for path in files}
 
 
 def fit_track(suite: Suite, track_name: str, defenses: Sequence[str], checkpoints: Sequence[str], paths: Paths) -> None:
@@ -140,14 +147,14 @@ def _fit(task: Fitting, folder: Path) -> ArtefactCard:
     start, tuned, samples, victim = time.monotonic(), 0, 0, DefendedLvlm(task.checkpoint.lvlm)
     for part in task.parts:
         data = _questions(task, part)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(task.seed)
-            tensors: Tensors = part.module.fit(victim, data, part.options)
-        save_file(
-            {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, folder / f"{part.name}.safetensors"
-        )
+        file = folder / f"{part.name}.safetensors"
+        if getattr(part.module, "IGNORES_VICTIM", False):
+            shutil.copyfile(_shared(task, part, victim, data), file)
+        else:
+            _write(_tuned(task, part, victim, data), file)
+        tensors = load_file(file)
         tuned += tuned_parameters(part.module, tensors)
-        samples = max(samples, 0 if data is None else min(len(data.texts), getattr(part.options, "samples", 0)))
+        samples = max(samples, _samples(part, data))
         victim = part.module.load(tensors, victim, part.options)
     return ArtefactCard(
         **task.identity,
@@ -159,6 +166,39 @@ def _fit(task: Fitting, folder: Path) -> ArtefactCard:
         peak_memory_mb=peak_memory_mb(),
         provenance=provenance(),
     )
+
+
+def _shared(task: Fitting, part: Part, victim: DefendedLvlm, data: Questions | None) -> Path:
+    """The tensors of a part that is the same on all checkpoints, in the store; tuned once."""
+    identity = [part.name, part.options.model_dump(mode="json"), task.data([part]), task.seed, source_hash(part.module)]
+    file = task.paths.store / "artefacts" / f"{_hash(identity)}.safetensors"
+    with locked(file.with_name(f".{file.name}.lock")):
+        if not file.exists():
+            scratch = file.with_name(f".{file.name}.partial")
+            _write(_tuned(task, part, victim, data), scratch)
+            scratch.replace(file)
+    return file
+
+
+def _tuned(task: Fitting, part: Part, victim: DefendedLvlm, data: Questions | None) -> Tensors:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(task.seed)
+        return part.module.fit(victim, data, part.options)
+
+
+def _write(tensors: Tensors, file: Path) -> None:
+    save_file({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, file)
+
+
+def _samples(part: Part, data: Questions | None) -> int:
+    """How many questions a part was tuned on."""
+    if hasattr(part.module, "training_samples"):
+        return int(part.module.training_samples(data, part.options))
+    return 0 if data is None else min(len(data.texts), getattr(part.options, "samples", 0))
+
+
+def _hash(content: Any) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def _questions(task: Fitting, part: Part) -> Questions | None:
