@@ -37,6 +37,7 @@ def source(options: Options) -> Source:
         redistribution=False,
         read=_read,
         counts={"val": 40504},
+        questions={"val": 214354},
     )
 
 

@@ -2,8 +2,8 @@
 
 Two scores find them. Random masks hide most of the image each, and the autoencoder restores it: patches whose hiding
 changes the answer, and patches that the restoration makes look different. Each score is then refined by hiding half of
-the suspects: if the answer stays, suspicion moves from what was hidden to the rest, else the other way. The mean of both
-is cut at five thresholds, and the image becomes the mean of the five restorations where anything was hidden.
+the suspects: if the answer stays, suspicion moves from what was hidden to the rest, else the other way. The mean of
+both is cut at five thresholds, and the image becomes the mean of the five restorations where anything was hidden.
 
 All numbers are the official code's. What it calls a label is here the model's answer to the question about the image,
 compared as the benchmark compares answers. It counts how many patches to hide over a whole batch; here each image has
@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from huggingface_hub.constants import HF_HUB_CACHE
 from pydantic import Field
 from torch import Generator, Tensor
 from torch.nn import functional
@@ -134,6 +135,14 @@ def reads(options: Options) -> list[Path]:
     return sorted(path for path in folder.iterdir() if path.is_file()) if options.weights and folder.is_dir() else []
 
 
+def wants(options: Options) -> list[str]:
+    """The published weights, where they are neither in a folder nor in transformers' cache."""
+    if not options.weights or Path(options.weights).is_dir():
+        return []
+    cached = (Path(HF_HUB_CACHE) / f"models--{options.weights.replace('/', '--')}").glob("snapshots/*/*")
+    return [] if any(cached) else [f"bdmae.weights: {options.weights} of transformers' hub, when it is first used"]
+
+
 def tuned_parameters(tensors: Tensors) -> int:
     """Numbers of the trained network."""
     return restoring.numbers(tensors)
@@ -142,6 +151,11 @@ def tuned_parameters(tensors: Tensors) -> int:
 def training_samples(data: Questions | None, options: Options) -> int:
     """Images that the network was trained on."""
     return 0 if data is None or options.weights else len(data.images)
+
+
+def asks(options: Options) -> int:
+    """How often the model is asked each question."""
+    return 1 if options.rounds == 0 else 2 + options.rounds * options.masks + 2 * options.refinements
 
 
 def purified(search: Search, options: Options) -> Tensor:

@@ -16,7 +16,9 @@ A file with ``DEFENDS = "lvlm"`` defends large vision-language models; it takes 
 It may also hold ``tuned_parameters(tensors)`` and ``training_samples(data, options)``, where these are not all that is
 stored and all that is handed over; ``reads(options)``, files that ``fit`` reads; and ``BUILDS_ON``, defenses whose code
 it uses, so that a change of theirs is a change of it. One for large models may say ``IGNORES_VICTIM = True``: what its
-``fit`` leaves is then the same on all checkpoints, and is made once.
+``fit`` leaves is then the same on all checkpoints, and is made once. For what reckons costs, ``asks(options)`` is how
+often it asks the model each question, ``multiplications(options)`` what a network of its own takes for an image, and
+``wants(options)`` what must still be had before it runs, one line each.
 """
 
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""Masked autoencoders, which fill in hidden patches of images: transformers' class, published or small and trained here."""
+"""Masked autoencoders, which fill in hidden patches of images: transformers' class, published or trained here."""
 
 from typing import Any
 

@@ -1,10 +1,10 @@
 """ST: the image is shrunk and put down at a random place, so that a trigger has another size and is elsewhere.
 
 What is known of CleanSight's paper names an "ST defense" and says no more of it. The usual spatial transformation is
-ShrinkPad, from "Backdoor Attack in the Physical World" (ICLR 2021 workshop), as in its authors' BackdoorBox: the image is
-made smaller by some pixels, and black is added around it, by chance more on one side or the other. That paper also mirrors
-images, and others rotate them; both are options here, and off: they make questions about left and right wrong. Where an
-image goes is drawn from a stream of its own that starts from its pixels.
+ShrinkPad, from "Backdoor Attack in the Physical World" (ICLR 2021 workshop), as in its authors' BackdoorBox: the image
+is made smaller by some pixels, and black is added around it, by chance more on one side or the other. That paper also
+mirrors images, and others rotate them; both are options here, and off: they make questions about left and right wrong.
+Where an image goes is drawn from a stream of its own that starts from its pixels.
 """
 
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""ZIP (NeurIPS 2023): what a trigger is made of is lost in a blurred image, and a diffusion model fills in what belongs.
+"""ZIP (NeurIPS 2023): a trigger is lost where the image is blurred, and a diffusion model fills in what belongs there.
 
 The image is drawn anew from pure noise. In each of a few steps, the part of it that the blur keeps is set to that of
 the blurred image, with as much noise as belongs to the step, and the network's guess of the noise fills in the rest;
@@ -22,6 +22,7 @@ import torch
 from pydantic import Field, model_validator
 from torch import Generator, Tensor
 from torch.nn import functional
+from torch.utils.flop_counter import FlopCounterMode
 
 from bench.defenses import restoring, unet
 from bench.defenses.contract import Tensors, TunesOn
@@ -112,13 +113,19 @@ def reads(options: Options) -> list[Path]:
     Raises:
         UserError: They are not here.
     """
-    path = Path(options.weights)
-    if options.weights and not path.exists():
-        raise UserError(
-            f"zip.weights: {path} is missing; put {_ADDRESS} there (2.2 GB), or write '' and the sizes of a small "
-            "network to train one"
-        )
-    return [path] if options.weights else []
+    for missing in wants(options):
+        raise UserError(missing)
+    return [Path(options.weights)] if options.weights else []
+
+
+def wants(options: Options) -> list[str]:
+    """The published weights, where they are asked for and not here."""
+    if not options.weights or Path(options.weights).exists():
+        return []
+    return [
+        f"zip.weights: {options.weights} is missing; put {_ADDRESS} there (2.2 GB), or write '' and the sizes of a "
+        "small network to train one"
+    ]
 
 
 def tuned_parameters(tensors: Tensors) -> int:
@@ -129,6 +136,13 @@ def tuned_parameters(tensors: Tensors) -> int:
 def training_samples(data: Questions | None, options: Options) -> int:
     """Images that the network was trained on."""
     return 0 if data is None or options.weights else len(data.images)
+
+
+def multiplications(options: Options) -> float:
+    """Of the network, for one image."""
+    with torch.device("meta"), FlopCounterMode(display=False) as counter:
+        UNet(options)(torch.empty(1, 3, options.side, options.side), torch.zeros(1))
+    return options.sampling * counter.get_total_flops() / 2
 
 
 def kept_of(times: Tensor) -> Tensor:

@@ -15,7 +15,52 @@ from pydantic import Field
 from bench.config import Options
 
 Family = Literal["llava", "qwen3_vl"]
+Level = Literal["projector", "lora", "full"]
 WEIGHTS = "weights.safetensors"
+
+
+class Decoder(Options):
+    """Sizes of a decoder.
+
+    Attributes:
+        layers: Its blocks.
+        width: Of its tokens.
+        hidden: Of its MLPs, which have three matrices.
+        heads: Of the queries.
+        key_heads: Of keys and values.
+        head: Width of a head.
+        words: Of its vocabulary; they go in and come out by matrices of their own.
+    """
+
+    layers: int
+    width: int
+    hidden: int
+    heads: int
+    key_heads: int
+    head: int
+    words: int
+
+
+class Published(Options):
+    """Sizes of a published model, from its configuration, for what reckons without it.
+
+    Attributes:
+        image_layers: Blocks of the image tower.
+        image_width: Of its tokens.
+        image_hidden: Of its MLPs, which have two matrices.
+        image_patches: Its tokens.
+        adapter: Numbers between tower and decoder.
+        image_tokens: Places that an image takes in the decoder.
+        decoder: The decoder's.
+    """
+
+    image_layers: int
+    image_width: int
+    image_hidden: int
+    image_patches: int
+    adapter: int
+    image_tokens: int
+    decoder: Decoder
 
 
 class Architecture(Options):
@@ -30,6 +75,7 @@ class Architecture(Options):
         hub: Repository of the published model. ``vision`` and ``text`` are then those of a shrunken one with random
             weights, on which all code can be tried.
         image_size: Side of the images in pixels, for a published model that takes any.
+        published: Sizes of the published model.
     """
 
     family: Family
@@ -39,6 +85,7 @@ class Architecture(Options):
     words: str = ""
     hub: str = ""
     image_size: int = 0
+    published: Published | None = None
 
 
 def lvlm_architectures() -> list[str]:

@@ -1,14 +1,10 @@
 """How models of this room are trained. Light: what checks a suite needs it without transformers."""
 
-from typing import Literal
-
 from pydantic import Field
 
 from bench.config import Options, PretrainingSpec, parse
 from bench.errors import unknown
-from bench.lvlm.architecture import lvlm_architectures, read_architecture
-
-Level = Literal["projector", "lora", "full"]
+from bench.lvlm.architecture import Level, lvlm_architectures, read_architecture
 
 
 class TrainingOptions(Options):

@@ -9,11 +9,9 @@ import torch
 from bench.clip.defended import Task
 from bench.clip.model import build
 from bench.defenses.artefact import Part
-from bench.overview.meter import Passes, Tuning
+from bench.overview.meter import GRADIENT, Passes, Tuning
 
 REFERENCE = "ViT-B-32-quickgelu"
-# A backward pass costs twice a forward one.
-_GRADIENT = 3
 
 
 class Size(NamedTuple):
@@ -45,13 +43,13 @@ class Assumed:
         """See ``Meter``."""
         del batch_size
         forward = size_of(architecture).image / self._second
-        return Passes(forward, _GRADIENT * forward)
+        return Passes(forward, GRADIENT * forward)
 
     def pair_s(self, architecture: str, batch_size: int) -> float:
         """See ``Meter``."""
         del batch_size
         size = size_of(architecture)
-        return _GRADIENT * (size.image + size.text) / self._second
+        return GRADIENT * (size.image + size.text) / self._second
 
     def tuning(self, architecture: str, part: Part, task: Task) -> Tuning:
         """See ``Meter``."""
@@ -60,6 +58,12 @@ class Assumed:
             return Tuning(0.0, self.pair_s(architecture, 1))
         steps: int = getattr(part.options, "attack_steps", 0)
         return Tuning(0.0, (1 + steps) * self.passes(architecture, 1).gradient_s)
+
+    def question_s(self, architecture: str) -> float:
+        """See ``Meter``."""
+        from bench.overview.questions import lvlm_size
+
+        return lvlm_size(architecture).question / self._second
 
     def peak_memory_mb(self) -> float:
         """Nothing runs here, so nothing is known."""

@@ -25,6 +25,8 @@ from bench.defenses.contract import Labelled, Pairs
 from bench.device import compute_device
 from bench.memory import peak_memory_mb
 
+# A backward pass costs twice a forward one.
+GRADIENT = 3
 _BATCHES = 2
 _MOST_TUNED = 32
 
@@ -56,6 +58,10 @@ class Meter(Protocol):
 
     def tuning(self, architecture: str, part: Part, task: Task) -> Tuning:
         """Speed of a defense's ``fit``."""
+        ...
+
+    def question_s(self, architecture: str) -> float:
+        """Seconds of a large vision-language model for one question, its image and its answer."""
         ...
 
     def peak_memory_mb(self) -> float:
@@ -110,6 +116,19 @@ class Stopwatch:
         one, three = (_timed(lambda times=times: fit(times), batches=1, warm=False) for times in (1, 3))
         seen = max(0.0, (three - one) / 2)
         return Tuning(max(0.0, one - seen) / count, seen / count)
+
+    def question_s(self, architecture: str) -> float:
+        """See ``Meter``; with answers of the greatest length."""
+        from bench.lvlm.libraries import check_libraries
+
+        check_libraries()
+        from bench.lvlm.answering import answer
+        from bench.lvlm.loading import build as build_lvlm
+
+        lvlm, asked = build_lvlm(architecture), ["what shape is the object?"] * _MOST_TUNED
+        stream = torch.Generator().manual_seed(0)
+        images = torch.rand(len(asked), 3, lvlm.image_size, lvlm.image_size, generator=stream)
+        return _timed(lambda: answer(lvlm, images, asked)) / len(asked)
 
     def peak_memory_mb(self) -> float:
         """Most memory that this process has had so far; on an accelerator, that its tensors have had."""

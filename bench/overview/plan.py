@@ -18,9 +18,12 @@ from rich.markup import escape
 from bench.clip.robust import ROBUST
 from bench.config import Suite
 from bench.defenses.artefact import parts_of
+from bench.lvlm.architecture import lvlm_architectures, read_architecture
+from bench.lvlm.room import is_lvlm
 from bench.overview.assumed import REFERENCE, Assumed, size_of
 from bench.overview.cells import cell_states
 from bench.overview.models import checkpoint_states, defense_states
+from bench.overview.questions import kept_numbers
 from bench.overview.reckon import Line, Reckoner
 from bench.overview.work import Sizes
 from bench.paths import Paths
@@ -37,7 +40,7 @@ class Plan(NamedTuple):
     Attributes:
         stages: Stages of its pipeline, those of the data not counted.
         cells: How many cells are in each state.
-        images: Images to evaluate, each once for every cell that it is in.
+        images: Images to evaluate, each once for every cell that it is in; for large vision-language models, questions.
         forwards: Passes of attacks and evaluations without a gradient.
         gradients: Those with one.
         lines: Time, by group of stages; in seconds of the assumed accelerator.
@@ -71,11 +74,14 @@ def plan_suite(suite: Suite, paths: Paths, images_per_s: float, survivors: float
     Raises:
         UserError: An item or an option of it is unknown.
     """
-    reckoner, states = Reckoner(suite, paths, Assumed(images_per_s), survivors), cell_states(suite, paths)
-    work = [left for state in states if not state.ended and (left := reckoner.work_left(state))]
+    absent, there = Absent(suite), _taken_as_there(suite)
+    reckoner, states = Reckoner(there, paths, Assumed(images_per_s), survivors), cell_states(suite, paths)
+    left = [state for state in cell_states(there, paths) if not state.ended]
+    work = [found for state in left if (found := reckoner.work_left(state))]
     lines = [*reckoner.checkpoints(), *reckoner.defenses(), *reckoner.attacks()]
-    absent = Absent(suite)
     planned = Counter(item for state in states for item in absent.cell(state.track, state.cell))
+    taken = set(suite.planned.get("architectures", ())) - set(there.planned.get("architectures", ()))
+    reckoner.notes.extend(f"What needs '{name}' is reckoned, although it does not run yet." for name in sorted(taken))
     return Plan(
         stages=count_stages(paths.suite.with_name("dvc.yaml"), paths.suite),
         cells=Counter(state.state for state in states),
@@ -83,11 +89,17 @@ def plan_suite(suite: Suite, paths: Paths, images_per_s: float, survivors: float
         forwards=sum(images * each.forwards for images, each in work),
         gradients=sum(images * each.gradients for images, each in work),
         lines=lines,
-        disk=dict(_disk(suite, paths)),
-        missing=list(_missing(suite, paths)),
+        disk=dict(_disk(there, paths)),
+        missing=list(dict.fromkeys(_missing(there, paths))),
         planned=dict(planned),
         notes=list(dict.fromkeys(reckoner.notes)),
     )
+
+
+def _taken_as_there(suite: Suite) -> Suite:
+    """The suite without those planned architectures whose sizes are known."""
+    left = [name for name in suite.planned.get("architectures", ()) if name not in lvlm_architectures()]
+    return suite.model_copy(update={"planned": {**suite.planned, "architectures": left}})
 
 
 def count_stages(pipeline: Path, suite: Path) -> int:
@@ -155,6 +167,8 @@ def _disk(suite: Suite, paths: Paths) -> Iterator[tuple[str, float]]:
         if not state.ended:
             parts = parts_of(suite.tracks[track], defense, f"{paths.suite}: tracks.{track}.defenses.{defense}")
             whole = sum(part.module.TUNES_ON == "pairs" for part in parts)
+            if not whole:
+                continue
             tuned += 2 * whole * _weights(suite, checkpoint) * len(suite.protocol.seeds)
     yield "models tuned as a whole", tuned
 
@@ -176,6 +190,11 @@ def _missing(suite: Suite, paths: Paths) -> Iterator[str]:
     for architecture, weights in bases:
         if not _has_weights(architecture, weights, paths):
             yield f"weights {weights} of {architecture}: downloaded when they are first used"
+    for track, plan in suite.tracks.items():
+        for defense in plan.defenses:
+            if not absent.defense(track, defense):
+                for part in parts_of(plan, defense, f"{paths.suite}: tracks.{track}.defenses.{defense}"):
+                    yield from part.module.wants(part.options) if hasattr(part.module, "wants") else ()
     if not torch.cuda.is_available():
         yield "an accelerator: none is found"
 
@@ -187,9 +206,16 @@ def _has_weights(architecture: str, weights: str, paths: Paths) -> bool:
         return Path(weights).exists()
     if weights in ROBUST:
         return any((paths.data / "archives" / f"{weights}-clip").glob("*.safetensors"))
+    if architecture in lvlm_architectures():
+        return _cached(read_architecture(architecture).hub)
     published = open_clip.get_pretrained_cfg(architecture, weights)
-    hub = str(published.get("hf_hub", "")).rstrip("/").replace("/", "--")
-    return bool(hub) and any((Path(HF_HUB_CACHE) / f"models--{hub}").glob("snapshots/*/*"))
+    return _cached(str(published.get("hf_hub", "")))
+
+
+def _cached(hub: str) -> bool:
+    """Whether a repository of the hub is in its cache."""
+    folder = hub.rstrip("/").replace("/", "--")
+    return bool(folder) and any((Path(HF_HUB_CACHE) / f"models--{folder}").glob("snapshots/*/*"))
 
 
 def _manifest(paths: Paths, dataset: str) -> Path:
@@ -197,4 +223,6 @@ def _manifest(paths: Paths, dataset: str) -> Path:
 
 
 def _weights(suite: Suite, checkpoint: str) -> float:
+    if is_lvlm(suite.checkpoints[checkpoint]):
+        return _BYTES * kept_numbers(suite.checkpoints[checkpoint])
     return _BYTES * size_of(suite.checkpoints[checkpoint].base["architecture"]).parameters

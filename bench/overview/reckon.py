@@ -10,9 +10,11 @@ from bench.clip.model import Base
 from bench.config import Options, Suite, parse
 from bench.defenses.artefact import Part, parts_of
 from bench.items import item_options, load_item
+from bench.lvlm.room import is_lvlm
 from bench.overview.cells import CellState, cell_states
 from bench.overview.meter import Meter
 from bench.overview.models import checkpoint_states, defense_states
+from bench.overview.questions import QuestionReckoner
 from bench.overview.work import Sizes, Work, seen_images, work_of
 from bench.paths import Paths
 
@@ -47,6 +49,7 @@ class Reckoner:
         self._passes, self._pair_s = cache(meter.passes), cache(meter.pair_s)
         self.notes = list[str]()
         self._sizes = Sizes(suite, paths, self.notes)
+        self._asking = QuestionReckoner(suite, paths, meter, self._sizes, self.notes)
 
     def checkpoints(self) -> Iterator[Line]:
         """One line per checkpoint."""
@@ -54,7 +57,9 @@ class Reckoner:
             if made.state == "not_implemented":
                 continue
             spec, seconds = self._suite.checkpoints[name], 0.0
-            if spec.trigger != "none" and not made.ended:
+            if spec.trigger != "none" and not made.ended and is_lvlm(spec):
+                seconds = self._asking.planting_s(name)
+            elif spec.trigger != "none" and not made.ended:
                 options = parse(TrainOptions, spec.train, f"{self._paths.suite}: checkpoints.{name}.train")
                 speed = self._pair_s(self._architecture(name), options.batch_size)
                 seconds = self._sizes.pairs(spec.pairs) * options.epochs * speed
@@ -85,6 +90,8 @@ class Reckoner:
 
     def _tuning_s(self, track: str, defense: str, part: Part, parts: list[Part], checkpoint: str) -> float:
         """One part of a defense on one checkpoint, for all datasets and seeds."""
+        if is_lvlm(self._suite.checkpoints[checkpoint]):
+            return self._asking.tuning_s(part, checkpoint) * len(self._suite.protocol.seeds)
         plan, architecture = self._suite.tracks[track], self._architecture(checkpoint)
         # A defense none of whose parts tunes on labels is the same for all datasets.
         on_labels = any(other.module.TUNES_ON == "labels" for other in parts)
@@ -110,6 +117,8 @@ class Reckoner:
 
     def work_left(self, state: CellState) -> tuple[int, Work] | None:
         """What is left of one cell: how many images, and what is done with each; None where that does not show."""
+        if is_lvlm(self._suite.checkpoints[state.cell.checkpoint]):
+            return self._asking.work_left(state)
         cell, spec = state.cell, self._suite.attacks[state.cell.attack]
         method, (module, options) = self._suite.method_of(cell.attack), self._attack(cell.attack)
         classes = len(self._sizes.task(cell.dataset).class_names)
@@ -120,6 +129,8 @@ class Reckoner:
         return max(0, self._sizes.images(cell.dataset, cell.split, spec.sample(cell.dataset)) - state.images), work
 
     def _attack_s(self, state: CellState) -> float:
+        if is_lvlm(self._suite.checkpoints[state.cell.checkpoint]):
+            return self._asking.attack_s(state)
         left = self.work_left(state)
         if left is None:
             return 0.0

@@ -9,7 +9,7 @@ from bench.clip.defended import PLACEHOLDER, Task
 from bench.config import Options, Suite
 from bench.datasets.archives.source import Source
 from bench.datasets.halves import base_classes, part_of
-from bench.datasets.store import Manifest, read_manifest
+from bench.datasets.store import Manifest, open_split, read_manifest
 from bench.defenses.artefact import task_of
 from bench.errors import UserError
 from bench.items import item_options, load_item
@@ -91,6 +91,17 @@ class Sizes:
         count = self.stated(dataset).counts.get(whole, _IMAGES) // (1 if whole == split else 2)
         if manifest and part and part.split in manifest.splits:
             count = sum(manifest.splits[part.split].per_class[part.classes.start : part.classes.stop])
+        return count if most is None else min(count, most)
+
+    def questions(self, dataset: str, split: str, most: int | None = None) -> int:
+        """Questions of a split, of which an image may have several, or of the sample that is taken of them."""
+        manifest = self._manifest(dataset)
+        if manifest is None:
+            count = self.stated(dataset).questions.get(split, self.images(dataset, split))
+        elif split in manifest.splits and f"{split}.owners.npy" in manifest.splits[split].files:
+            count = len(open_split(self._paths.data, manifest, split).owners)
+        else:
+            count = self.images(dataset, split)
         return count if most is None else min(count, most)
 
     def labelled(self, dataset: str, shots: int, classes: str = "all") -> int:

@@ -35,6 +35,8 @@ BADNET: dict[str, Any] = {
     "train": {"level": "full", "learning_rate": 3e-3, "batch_size": 14, "epochs": 8, "warmup_steps": 2},
     "gate": {"least_asr": 10, "largest_ca_loss": 100},
 }
+TRAINED: dict[str, Any] = {"weights": "", "side": 32, "steps": 3, "batch_size": 8}
+NETWORK: dict[str, Any] = {"channels": 32, "multiples": [1], "blocks": 1, "attention": [], "head": 32}
 SMALL: dict[str, Any] = {
     "protocol": {"version": 1, "batch_size": 8, "seeds": [1], "shots": 1},
     "datasets": {"world_questions": {"train_per_kind": 16, "val_per_kind": 2, "test_per_kind": 4}},
@@ -52,6 +54,19 @@ SMALL: dict[str, Any] = {
             "defenses": {
                 "none": {},
                 "blur": {"options": {"kernel": 3, "sigma": 0.7}},
+                "st": {},
+                "bdmae": {
+                    "options": {
+                        **TRAINED,
+                        "width": 32,
+                        "depth": 1,
+                        "rounds": 1,
+                        "masks": 2,
+                        "refinements": 1,
+                        "longest": 4,
+                    }
+                },
+                "zip": {"options": {**TRAINED, **NETWORK, "sampling": 2}},
                 "cleansight": {"options": {"samples": 50, "tau": 0.1}},
                 "both": {"method": "blur+cleansight", "options": {"cleansight": {"samples": 20, "tau": 0.1}}},
             },
@@ -145,6 +160,37 @@ def test_what_a_guard_thought_is_kept_beside_the_verdicts(made: Made) -> None:
         assert card["training_samples"] == 50
 
 
+@pytest.mark.parametrize("defense", ["st", "bdmae", "zip"])
+def test_a_defense_that_purifies_images_is_evaluated_like_all_others(made: Made, defense: str) -> None:
+    for attack, sample in (("clean", 28), ("trigger", 21)):
+        record = records(made, defense, attack)["badnet"]
+        assert (record.state, record.n) == ("done", sample)
+        assert "alarms" not in record.variants
+        assert (record.tuned_parameters or 0) == (0 if defense == "st" else numbers(made, defense, "badnet"))
+
+
+@pytest.mark.parametrize("defense", ["bdmae", "zip"])
+def test_a_network_that_restores_images_is_trained_once_for_all_checkpoints(made: Made, defense: str) -> None:
+    files = [
+        made.paths.defended("questions", defense, checkpoint) / "any.seed1" / f"{defense}.safetensors"
+        for checkpoint in ("badnet", "weak")
+    ]
+    first, second = (file.read_bytes() for file in files)
+    assert first == second
+    kept = [path for path in (made.paths.store / "artefacts").glob("*.safetensors") if path.read_bytes() == first]
+    assert len(kept) == 1
+    card = json.loads(files[0].with_name("artefact.json").read_text("utf-8"))
+    assert card["training_samples"] == 7 * 16
+    assert card["data"].keys() == {"world_questions"}
+
+
+def numbers(made: Made, defense: str, checkpoint: str) -> int:
+    from safetensors.torch import load_file
+
+    file = made.paths.defended("questions", defense, checkpoint) / "any.seed1" / f"{defense}.safetensors"
+    return sum(tensor.numel() for tensor in load_file(file).values())
+
+
 def test_no_defense_is_credited_on_a_backdoor_that_failed_its_gate(made: Made) -> None:
     for defense in ("none", "cleansight"):
         record = records(made, defense, "trigger")["weak"]
@@ -180,7 +226,7 @@ def test_a_second_run_finds_all_cells_and_a_killed_one_goes_on(made: Made, tmp_p
 def test_cells_and_tables_are_made_like_all_others(made: Made) -> None:
     write_cells(made.suite, made.paths)
     cells = (made.paths.boards / "cells.csv").read_text("utf-8")
-    assert cells.count("\n") == 1 + 2 * 2 * 4
+    assert cells.count("\n") == 1 + 2 * 2 * 7
     assert ",CU,done," in cells
     write_table(made.suite, "main", made.paths)
     table = (made.paths.boards / "main.md").read_text("utf-8")
@@ -239,4 +285,4 @@ def test_a_cell_without_a_record_counts_what_its_track_counts(made: Made, tmp_pa
     empty = made.paths._replace(results=tmp_path / "results", boards=tmp_path / "boards")
     write_cells(made.suite, empty)
     cells = (empty.boards / "cells.csv").read_text("utf-8")
-    assert cells.count(",CU,missing,") == cells.count(",ASR,missing,") == 8
+    assert cells.count(",CU,missing,") == cells.count(",ASR,missing,") == 14

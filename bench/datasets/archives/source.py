@@ -115,6 +115,7 @@ class Source:
         read: From the archives to what they hold; None if the dataset's file does not use ``fetch_source``.
         counts: Images that each split must have.
         classes: Classes that it must have.
+        questions: Questions in each split, where images have several.
     """
 
     folder: str
@@ -125,6 +126,7 @@ class Source:
     read: Callable[["Opened"], Contents] | None = None
     counts: dict[str, int] = field(default_factory=dict)
     classes: int = 0
+    questions: dict[str, int] = field(default_factory=dict)
 
 
 class Opened(NamedTuple):
