@@ -113,6 +113,8 @@ def load(tensors: Tensors, victim: DefendedLvlm, options: Options) -> DefendedLv
     network = restoring.restored(network, tensors, "bdmae")
 
     def purify(images: Tensor, questions: Sequence[str]) -> Tensor:
+        images = images.cpu()  # where the search is
+
         def asked(shown: Tensor) -> list[str]:
             return [normalise(text) for text in victim.answer(shown, questions, options.longest).texts]
 

@@ -71,7 +71,7 @@ def _measured(architecture: str, spec: Architecture) -> LvlmSize:
     )
     question = size_of(spec.tower).image + (lvlm.image_tokens + WORDS) * _token(decoder)
     levels: tuple[Level, ...] = ("projector", "lora", "full")
-    tuned = {level: sum(numbers[name] for name in tuned_names(lvlm, level)) for level in levels}
+    tuned: dict[Level, int] = {level: sum(numbers[name] for name in tuned_names(lvlm, level)) for level in levels}
     return LvlmSize(question, sum(numbers.values()), tuned)
 
 
