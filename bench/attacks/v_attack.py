@@ -83,7 +83,7 @@ def shown_in(cosines: Tensor, labels: Tensor) -> Tensor:
 
 
 def turned(cosines: Tensor, labels: Tensor, mask: Tensor) -> Tensor:
-    """What the attack raises, ``(n,)``: how much more patches in ``mask`` are like what is wanted than what is shown."""
+    """What the attack raises, ``(n,)``: how much more masked patches are like what is wanted than what is shown."""
     return ((_of(cosines, labels[:, 1]) - _of(cosines, labels[:, 0])) * mask).mean(dim=1)
 
 

@@ -9,7 +9,7 @@ from bench.errors import UserError, unknown
 from bench.items import load_item
 from bench.lvlm.architecture import read_architecture, shipped_weights
 from bench.lvlm.recipes.load import load_recipe
-from bench.lvlm.room import is_lvlm_track, misplaced
+from bench.lvlm.room import READING, is_lvlm_track, misplaced
 
 
 def checkpoint_faults(spec: CheckpointSpec, where: str) -> Iterator[str]:
@@ -51,8 +51,8 @@ def track_faults(suite: Suite, name: str, where: str) -> Iterator[str]:
                 continue
             if reason := misplaced(module, part, lvlm=lvlm):
                 yield f"{key}.defenses.{defense}: {reason}"
-            if module.TUNES_ON == "questions" and not track.pairs:
-                yield f"{key}.defenses.{defense}: '{part}' calibrates on questions; name them under the track's 'pairs'"
+            if module.TUNES_ON in READING and not track.pairs:
+                yield f"{key}.defenses.{defense}: '{part}' {READING[module.TUNES_ON]} under the track's 'pairs'"
     for attack in track.attacks if lvlm else ():
         if suite.attacks[attack].threat_model != "none":
             yield (

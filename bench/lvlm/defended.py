@@ -1,4 +1,6 @@
-"""A vision-language model with whatever a defense adds to it: other pixels, or a guard over the decoder's attention."""
+"""A vision-language model with whatever a defense adds to it: other pixels, a guard over the decoder's attention, or
+another first attention in the image tower.
+"""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -10,6 +12,7 @@ from torch import Tensor
 from bench.lvlm.answering import LONGEST, Encoded, encode, generate
 from bench.lvlm.attention import opened
 from bench.lvlm.model import Lvlm
+from bench.lvlm.tower import Edit, first_attention, told
 
 
 class Answers(NamedTuple):
@@ -45,11 +48,14 @@ class DefendedLvlm:
         lvlm: The model underneath.
         pixels: What is done to images ``(n, 3, h, w)`` in [0,1] before the model sees them.
         guard: Makes a watch over the attention for each batch of prompts.
+        attention: From what the image tower's first attention adds to its tokens, ``(n, tokens, width)``, to what is
+            added instead.
     """
 
     lvlm: Lvlm
     pixels: Callable[[Tensor], Tensor] | None = None
     guard: Callable[[Encoded], Watch] | None = None
+    attention: Edit | None = None
 
     @torch.no_grad()
     def answer(self, images: Tensor, questions: Sequence[str], longest: int = LONGEST) -> Answers:
@@ -57,12 +63,18 @@ class DefendedLvlm:
         encoded = encode(self.lvlm, questions)
         seen = images if self.pixels is None else self.pixels(images)
         distances, alarms = torch.empty(0), torch.empty(0, dtype=torch.bool)
-        if self.guard is None:
-            ids = generate(self.lvlm, seen, encoded, longest)
-        else:
-            watch = self.guard(encoded)
-            with opened(self.lvlm, watch):
+        with first_attention(self.lvlm, self.attention):
+            if self.guard is None:
                 ids = generate(self.lvlm, seen, encoded, longest)
-            distances, alarms = watch.distances.cpu(), watch.alarms.cpu()
+            else:
+                watch = self.guard(encoded)
+                with opened(self.lvlm, watch):
+                    ids = generate(self.lvlm, seen, encoded, longest)
+                distances, alarms = watch.distances.cpu(), watch.alarms.cpu()
         texts = [text.strip() for text in self.lvlm.tokenizer.batch_decode(ids, skip_special_tokens=True)]
         return Answers(texts, distances, alarms)
+
+    def told(self, images: Tensor) -> Tensor:
+        """What the image tower tells the decoder about images in [0,1], ``(n, tokens, width)``, with gradients."""
+        with first_attention(self.lvlm, self.attention):
+            return told(self.lvlm, images if self.pixels is None else self.pixels(images))

@@ -22,7 +22,7 @@ from bench.lvlm.checkpoint import LvlmCheckpoint, load_checkpoint
 from bench.lvlm.defended import DefendedLvlm
 from bench.lvlm.poison import asked_of
 from bench.lvlm.questions import Questions
-from bench.lvlm.room import misplaced
+from bench.lvlm.room import READING, misplaced
 from bench.memory import peak_memory_mb
 from bench.paths import Paths
 from bench.planned import Absent, leave_note
@@ -43,7 +43,7 @@ class Fitting(NamedTuple):
     @property
     def identity(self) -> dict[str, Any]:
         """All that the artefact depends on, as the card holds it."""
-        reads = any(part.module.TUNES_ON == "questions" for part in self.parts)
+        reads = any(part.module.TUNES_ON in READING for part in self.parts)
         return {
             "defense": "+".join(part.name for part in self.parts),
             "options": {part.name: part.options.model_dump(mode="json") for part in self.parts},
@@ -147,7 +147,7 @@ def _fit(task: Fitting, folder: Path) -> ArtefactCard:
             {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, folder / f"{part.name}.safetensors"
         )
         tuned += tuned_parameters(part.module, tensors)
-        samples = max(samples, 0 if data is None else min(len(data.texts), getattr(part.options, "samples", 0)))
+        samples = max(samples, 0 if data is None else min(len(data.images), getattr(part.options, "samples", 0)))
         victim = part.module.load(tensors, victim, part.options)
     return ArtefactCard(
         **task.identity,
@@ -162,12 +162,14 @@ def _fit(task: Fitting, folder: Path) -> ArtefactCard:
 
 
 def _questions(task: Fitting, part: Part) -> Questions | None:
-    """Clean training questions, for a part that asks for them."""
-    if part.module.TUNES_ON != "questions":
+    """Clean training questions or images, for a part that asks for them."""
+    if part.module.TUNES_ON not in READING:
         return None
     if not task.pairs:
-        raise UserError(f"{task.where}: '{part.name}' calibrates on questions; name them under the track's 'pairs'")
+        raise UserError(f"{task.where}: '{part.name}' {READING[part.module.TUNES_ON]} under the track's 'pairs'")
     split = open_split(task.paths.data, read_manifest(task.paths.data, task.pairs), "train")
+    if part.module.TUNES_ON == "images":
+        return Questions(torch.from_numpy(split.images), [])
     asked = asked_of(split, f"{task.where} (pairs)")
     if len(split.owners):
         raise UserError(f"{task.where}: several questions are about one image of '{task.pairs}'; name other questions")

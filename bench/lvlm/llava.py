@@ -71,6 +71,16 @@ def tower(model: Any) -> nn.Module:
     return model.model.vision_tower
 
 
+def first_attention(model: Any) -> nn.Module:
+    """The attention of the image tower's first block."""
+    return tower(model).get_submodule("encoder.layers.0.self_attn")
+
+
+def tower_tokens(config: Any, size: int) -> int:
+    """Tokens of one image of ``size`` pixels in the image tower."""
+    return 1 + image_tokens(config, size)
+
+
 def adapters(model: Any) -> list[nn.Module]:
     """What lies between the image tower and the decoder."""
     return [model.model.multi_modal_projector]

@@ -8,6 +8,11 @@ from bench.lvlm.architecture import lvlm_architectures
 
 # What a defense file says of itself where it is for the models of this room, under DEFENDS; ``none`` is for all.
 LVLM = "lvlm"
+# What its TUNES_ON may ask for, and what a track without it is told.
+READING = {
+    "questions": "calibrates on questions; name them",
+    "images": "is tuned on images; name a dataset of them",
+}
 
 
 def is_lvlm(spec: CheckpointSpec) -> bool:
