@@ -39,7 +39,7 @@ def first_attention(lvlm: Lvlm, edit: Edit | None) -> Generator[None]:
 
 
 def told(lvlm: Lvlm, images: Tensor) -> Tensor:
-    """What the decoder is told about images in [0,1], ``(n, tokens, width)`` float32; a part may go to deeper layers."""
+    """What the decoder is told about images in [0,1], ``(n, tokens, width)`` float32, some of it in deeper layers."""
     output = lvlm.model.model.get_image_features(**lvlm.inputs(images))
     places = [output.pooler_output, *(getattr(output, "deepstack_features", None) or ())]
     return torch.cat([torch.stack(list(place)) for place in places], dim=1).float()
