@@ -6,6 +6,7 @@ projection and text tower; to other towers the attack can come by transfer only.
 
 from collections.abc import Callable, Sequence
 from functools import cache
+from typing import Any
 
 from open_clip.transformer import VisionTransformer
 from torch import Tensor
@@ -77,8 +78,9 @@ def clip_behind(lvlm: Lvlm) -> Clip:
             f"'{lvlm.architecture}' does not see with a CLIP's image tower, whose values V-Attack needs; attack it "
             "with the threat model 'transfer' and surrogates that are CLIPs"
         )
-    clip, width = _clip(named["architecture"], named["weights"]), lvlm.model.config.vision_config.hidden_size
-    if clip.model.visual.proj.shape[0] != width:
+    clip = _clip(named["architecture"], named["weights"])
+    visual: Any = clip.model.visual
+    if visual.proj.shape[0] != lvlm.model.config.vision_config.hidden_size:
         raise UserError(
             f"'{lvlm.architecture}' with random weights is shrunken: its image tower is not that of "
             f"'{named['architecture']}', whose texts V-Attack needs; use its published weights, or 'transfer'"
