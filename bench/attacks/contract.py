@@ -5,8 +5,10 @@
 images.
 ``prompt_prefix(options, trigger) -> str``, where an attack changes the class prompts as well: what it puts before them.
 ``METRIC``: what is counted afterwards; ``RA`` for evasion attacks.
-``NOISE_PER_BATCH = True`` and ``NEEDS = "features"``, where that is so: noise that depends on how images are put into
-batches, and a surrogate without classes.
+``NOISE_PER_BATCH = True``, where noise depends on how images are put into batches.
+``NEEDS``, where that is not ``logits``: ``features``, of a surrogate without classes; or ``values``, how alike the
+value of each patch is to each word, ``(n, patches, words)``, with the places of the word for what is shown and of the
+one for what is wanted as labels ``(n, 2)``.
 ``BUILDS_ON``: modules of other attacks whose code it uses, so that a change of theirs is a change of it.
 ``passes(options, classes, surrogates) -> (forwards, gradients)``: passes per image, for the estimate, where the option
 ``steps`` does not say it.
@@ -30,8 +32,8 @@ class Knowledge(NamedTuple):
     Attributes:
         trigger: The pattern planted in the checkpoint, if any.
         encoder: From images to the image embeddings of the model that the attacker sees, where it is a CLIP.
-        surrogates: Under ``transfer``, the models that the attack is made on, each from images to logits (or to
-            features, for an attack file with ``NEEDS = "features"``).
+        surrogates: Under ``transfer``, the models that the attack is made on, each from images to logits, or to what
+            the attack file says that it needs.
     """
 
     trigger: Trigger | None = None

@@ -101,6 +101,7 @@ class Split(NamedTuple):
         owners: Row of the image that each caption belongs to, where images have several.
         answers: The same number for each question in ``captions`` (VQAv2 has ten), one question after the other.
         names: File name of each image, as published.
+        swaps: What each image shows and what an attacker wants it to show, as ``bear > lion``.
     """
 
     images: npt.NDArray[np.uint8]
@@ -109,6 +110,7 @@ class Split(NamedTuple):
     owners: npt.NDArray[np.int64] = np.empty(0, np.int64)
     answers: Sequence[str] = ()
     names: Sequence[str] = ()
+    swaps: Sequence[str] = ()
 
     def batch(self, rows: Sequence[int] | npt.NDArray[np.int64] | slice) -> Tensor:
         """Images as the models take them: float32 in [0,1], ``(n, 3, h, w)``."""
@@ -199,6 +201,7 @@ def open_split(data: Path, manifest: Manifest, name: str) -> Split:
         owners=_rows(folder / f"{name}.owners.npy"),
         answers=_lines(folder / f"{name}.answers.txt"),
         names=_lines(folder / f"{name}.names.txt"),
+        swaps=_lines(folder / f"{name}.swaps.txt"),
     )
 
 

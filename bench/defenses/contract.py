@@ -2,7 +2,8 @@
 
 ``Options``: a closed, frozen pydantic model with the paper's defaults.
 ``TUNES_ON``: ``labels`` (few-shot images of one dataset), ``pairs`` (clean image-caption pairs), ``questions`` (clean
-questions, of large vision-language models) or ``nothing``.
+questions, of large vision-language models), ``images`` (those of any dataset, without words; also of such models) or
+``nothing``.
 ``fit(victim, data, options) -> dict of tensors``: everything that tuning leaves behind, and nothing else. It must not
 change the victim. torch's global random stream is seeded by the caller, so libraries that use it repeat too.
 ``load(tensors, victim, options) -> DefendedCLIP``: the defended model, for any class list the method allows.
@@ -29,7 +30,7 @@ from torch import Tensor
 from bench.clip.defended import DefendedCLIP, Task
 from bench.config import Options
 
-TunesOn = Literal["labels", "pairs", "questions", "nothing"]
+TunesOn = Literal["labels", "pairs", "questions", "images", "nothing"]
 Tensors = dict[str, Tensor]
 
 

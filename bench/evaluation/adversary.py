@@ -69,7 +69,8 @@ def load_attacker(suite: Suite, attack: str, paths: Paths) -> Attacker:
     surrogates = tuple(load_surrogate(suite, name, paths) for name in spec.surrogates)
     needs = getattr(module, "NEEDS", "logits")
     for surrogate in surrogates:
-        if needs != surrogate.module.GIVES:
+        gives = {surrogate.module.GIVES, "values" if hasattr(surrogate.module, "clip") else "logits"}
+        if needs not in gives:
             raise UserError(
                 f"{where}.surrogates: '{surrogate.name}' gives {surrogate.module.GIVES}, and this attack needs {needs}"
             )

@@ -72,6 +72,7 @@ class Architecture(Options):
         vision: transformers' configuration of the image tower, where no small CLIP says it.
         text: transformers' configuration of the decoder; the size of the vocabulary is that of ``words``.
         words: Folder that holds the vocabulary; the architecture's own if empty.
+        clip: Architecture and weights of the CLIP whose image tower a published model sees with, where it is one's.
         hub: Repository of the published model. ``vision`` and ``text`` are then those of a shrunken one with random
             weights, on which all code can be tried.
         image_size: Side of the images in pixels, for a published model that takes any.
@@ -83,6 +84,7 @@ class Architecture(Options):
     vision: dict[str, Any] = Field(default_factory=dict[str, Any])
     text: dict[str, Any]
     words: str = ""
+    clip: dict[str, str] = Field(default_factory=dict[str, str])
     hub: str = ""
     image_size: int = 0
     published: Published | None = None

@@ -9,7 +9,8 @@ from bench.errors import UserError, unknown
 from bench.items import load_item
 from bench.lvlm.architecture import read_architecture, shipped_weights
 from bench.lvlm.recipes.load import load_recipe
-from bench.lvlm.room import is_lvlm_track, misplaced
+from bench.lvlm.room import READING, VALUES, attacks_lvlm, is_lvlm_track, misplaced, no_attack
+from bench.planned import Absent
 
 
 def checkpoint_faults(spec: CheckpointSpec, where: str) -> Iterator[str]:
@@ -37,7 +38,9 @@ def checkpoint_faults(spec: CheckpointSpec, where: str) -> Iterator[str]:
 
 def track_faults(suite: Suite, name: str, where: str) -> Iterator[str]:
     """What is wrong with a track's choice of checkpoints, defenses and attacks; ``where`` is the suite's file."""
-    track, key = suite.tracks[name], f"{where}: tracks.{name}"
+    track, key, absent = suite.tracks[name], f"{where}: tracks.{name}", Absent(suite)
+    if all(absent.checkpoint(checkpoint) for checkpoint in track.checkpoints):
+        return  # nobody knows yet what kind of models it will have
     try:
         lvlm = is_lvlm_track(suite, name)
     except UserError as error:
@@ -51,11 +54,14 @@ def track_faults(suite: Suite, name: str, where: str) -> Iterator[str]:
                 continue
             if reason := misplaced(module, part, lvlm=lvlm):
                 yield f"{key}.defenses.{defense}: {reason}"
-            if module.TUNES_ON == "questions" and not track.pairs:
-                yield f"{key}.defenses.{defense}: '{part}' calibrates on questions; name them under the track's 'pairs'"
-    for attack in track.attacks if lvlm else ():
-        if suite.attacks[attack].threat_model != "none":
-            yield (
-                f"{key}.attacks: '{attack}' attacks classifiers; a track of large vision-language models takes 'clean' "
-                "and 'trigger'"
-            )
+            if module.TUNES_ON in READING and not track.pairs:
+                yield f"{key}.defenses.{defense}: '{part}' {READING[module.TUNES_ON]} under the track's 'pairs'"
+    for attack in track.attacks:
+        try:
+            module = load_item("attacks", suite.method_of(attack), f"{key}.attacks")
+        except UserError:
+            continue
+        if lvlm and not attacks_lvlm(module):
+            yield f"{key}.attacks: {no_attack(attack)}"
+        if not lvlm and getattr(module, "NEEDS", "") == VALUES:
+            yield f"{key}.attacks: '{attack}' attacks large vision-language models, which this track has none of"

@@ -2,8 +2,9 @@
 
 A cell's sample is questions instead of images, and in the place of a predicted class stands the verdict on an answer
 (``verdict.py``), so that counting, intervals, tables and ``bench verify`` need nothing of their own. ``clean`` then
-gives the clean utility (CU) and ``trigger`` the attack success rate (ASR). What a guard thought of each question is
-kept beside it.
+gives the clean utility (CU) and ``trigger`` the attack success rate (ASR); ``v_attack`` gives the robust accuracy (RA).
+What a guard thought of each question is kept beside it. An image is attacked once for all questions of a batch that are
+about it.
 """
 
 import time
@@ -12,8 +13,7 @@ from typing import NamedTuple
 
 import torch
 
-from bench.attacks.checked import attack_in_parts
-from bench.attacks.contract import Knowledge
+from bench.attacks.checked import Attacked, attack_in_parts
 from bench.config import Metric, Suite
 from bench.datasets.sampling import even_sample
 from bench.datasets.store import open_split, read_manifest
@@ -26,11 +26,14 @@ from bench.evaluation.record import Cell, Cost, Identity, Outcome, Record, State
 from bench.evaluation.run import write_records
 from bench.evaluation.store import Batch, Store, key_of
 from bench.items import source_hash
+from bench.lvlm.answering import LONGEST
 from bench.lvlm.checkpoint import LvlmCheckpoint, load_checkpoint
 from bench.lvlm.defended import DefendedLvlm
 from bench.lvlm.fitting import load_defended, lvlm_parts
 from bench.lvlm.poison import Asked, asked_of
-from bench.lvlm.verdict import RIGHT, TARGET, verdict, without_phrase
+from bench.lvlm.room import VALUES, attacks_lvlm, no_attack
+from bench.lvlm.verdict import RIGHT, TARGET, named, verdict, without_phrase
+from bench.lvlm.views import Sight, sight_of
 from bench.memory import peak_memory_mb
 from bench.paths import Paths
 from bench.planned import Absent, leave_note
@@ -38,7 +41,9 @@ from bench.progress import console, track
 from bench.provenance import provenance
 from bench.randomness import sample_seeds
 
-_METRICS: dict[str, Metric] = {"CA": "CU", "ASR": "ASR"}
+_METRICS: dict[str, Metric] = {"CA": "CU", "ASR": "ASR", "RA": "RA"}
+# Longest free answer in tokens, where an answer need only name an object.
+_FREE = 64
 
 
 class Scene(NamedTuple):
@@ -51,6 +56,7 @@ class Scene(NamedTuple):
     checkpoint: LvlmCheckpoint
     asked: Asked
     places: list[int]
+    sight: Sight
 
     @property
     def metric(self) -> Metric:
@@ -66,7 +72,7 @@ def evaluate(
     Args and return value are those of ``bench.evaluation.run.evaluate``.
 
     Raises:
-        UserError: Something is missing, or the attack is none of ``clean`` and ``trigger``.
+        UserError: Something is missing, or the attack is one on classifiers.
     """
     absent, where = Absent(suite), f"{paths.suite}: tracks.{track_name}.defenses.{defense}"
     wanted = list(cells_of(suite, track_name, defense, attack, limit))
@@ -75,11 +81,8 @@ def evaluate(
         leave_note(paths.evaluated(track_name, defense, attack), absent.cell(track_name, wanted[0]))
         return []
     parts, attacker = lvlm_parts(suite, track_name, defense, where), load_attacker(suite, attack, paths)
-    if attacker.module.METRIC not in _METRICS:
-        raise UserError(
-            f"{paths.suite}: tracks.{track_name}.attacks: '{attack}' attacks classifiers; a track of large "
-            "vision-language models takes 'clean' and 'trigger'"
-        )
+    if not attacks_lvlm(attacker.module):
+        raise UserError(f"{paths.suite}: tracks.{track_name}.attacks: {no_attack(attack)}")
     open_checkpoint, store = cache(lambda name: load_checkpoint(paths.checkpoint(name))), Store(paths.store)
     records = list[Record]()
     for cell in track(cells, f"{defense} under {attack}"):
@@ -110,6 +113,7 @@ def _record(
         manifest=manifest.digest,
         attack=source_hash(attacker.module),
         attack_options=attacker.options.model_dump(mode="json"),
+        surrogates={surrogate.name: surrogate.digest for surrogate in attacker.surrogates},
         images=suite.attacks[attacker.name].sample(cell.dataset),
         protocol=suite.protocol,
     )
@@ -117,8 +121,12 @@ def _record(
     if (found := store.get(key)) is not None:
         return found
     split = open_split(paths.data, manifest, cell.split)
-    asked = asked_of(split, f"{paths.suite}: tracks.{track_name}.datasets ({cell.dataset})")
-    scene = Scene(identity, attacker, model, card, checkpoint, asked, _places(asked, identity))
+    where = f"{paths.suite}: tracks.{track_name}.datasets ({cell.dataset})"
+    asked = asked_of(split, where)
+    if getattr(attacker.module, "NEEDS", "") == VALUES and not asked.swaps:
+        raise UserError(f"{where}: this dataset does not say what '{attacker.name}' should turn each image into")
+    sight = sight_of(cell.threat_model, attacker, model, checkpoint.trigger)
+    scene = Scene(identity, attacker, model, card, checkpoint, asked, _places(asked, identity), sight)
     gate = checkpoint.card.gate
     if gate is not None and not gate.passed:
         reason = f"too weak a backdoor: ASR {gate.asr:.1f} %, CU {gate.ca:.1f} % (clean {gate.clean_ca:.1f} %)"
@@ -151,23 +159,51 @@ def compute(scene: Scene, store: Store) -> Record:
 def _ask(scene: Scene, places: list[int]) -> Batch:
     """Attack the images of some questions, ask them, and judge the answers."""
     start, asked, target = time.monotonic(), scene.asked, scene.checkpoint.card.target or ""
-    images = asked.split.batch([asked.rows[place] for place in places])
+    attacked, rows = _attack(scene, places)
+    images = attacked.images[[rows.index(asked.rows[place]) for place in places]]
+    longest = _FREE if asked.swaps else LONGEST
+    answers = scene.model.answer(images, [asked.split.captions[place] for place in places], longest)
+    pairs = list(zip(answers.texts, places, strict=True))
+    distances = [round(distance, 4) for distance in answers.distances.tolist()]
+    seconds, beside = round(time.monotonic() - start, 3), list[bool]()
+    if asked.swaps:
+        verdicts = [named(text, *asked.swaps[asked.rows[place]]) for text, place in pairs]
+    else:
+        verdicts = [verdict(text, asked.answers[place], target) for text, place in pairs]
+        rest = [(without_phrase(text, target) if target else text, place) for text, place in pairs]
+        beside = [verdict(text, asked.answers[place], "") == RIGHT for text, place in rest]
+    return Batch(
+        places,
+        verdicts,
+        sorted(attacked.flags),
+        attacked.forwards,
+        attacked.backwards,
+        seconds,
+        distances,
+        answers.alarms.tolist(),
+        beside,
+    )
+
+
+def _attack(scene: Scene, places: list[int]) -> tuple[Attacked, list[int]]:
+    """The images that some questions are about, attacked, and the rows of the split that these are."""
+    asked = scene.asked
+    rows = sorted({asked.rows[place] for place in places})
+    swaps = [asked.swaps[row] for row in rows] if asked.swaps else []
+    words = sorted({word for swap in swaps for word in swap})
+    view, labels = scene.sight(words), torch.zeros(len(rows), dtype=torch.long)
+    if swaps:
+        labels = torch.tensor([[words.index(word) for word in swap] for swap in swaps])
     attacked = attack_in_parts(
         scene.attacker.module,
-        scene.checkpoint.lvlm.model,
-        images,
-        torch.zeros(len(places), dtype=torch.long),
+        view.source,
+        asked.split.batch(rows),
+        labels,
         options=scene.attacker.options,
-        seeds=sample_seeds(scene.identity.cell.seed, places),
-        knowledge=Knowledge(scene.checkpoint.trigger),
+        seeds=sample_seeds(scene.identity.cell.seed, rows),
+        knowledge=view.knowledge,
     )
-    answers = scene.model.answer(attacked.images, [asked.split.captions[place] for place in places])
-    verdicts = [verdict(text, asked.answers[place], target) for text, place in zip(answers.texts, places, strict=True)]
-    rest = [without_phrase(text, target) for text in answers.texts] if target else answers.texts
-    beside = [verdict(text, asked.answers[place], "") == RIGHT for text, place in zip(rest, places, strict=True)]
-    distances = [round(distance, 4) for distance in answers.distances.tolist()]
-    seconds = round(time.monotonic() - start, 3)
-    return Batch(places, verdicts, sorted(attacked.flags), 0, 0, seconds, distances, answers.alarms.tolist(), beside)
+    return attacked, rows
 
 
 def _finished(scene: Scene, batches: list[Batch]) -> Record:
@@ -176,7 +212,12 @@ def _finished(scene: Scene, batches: list[Batch]) -> Record:
     beside = [right for batch in batches for right in batch.beside]
     counted = count(outcomes(scene.metric, predictions, [RIGHT] * len(predictions), TARGET))
     interval, seconds = wilson(counted), sum(batch.seconds for batch in batches)
-    recipe = scene.checkpoint.card.recipe
+    recipe, images = scene.checkpoint.card.recipe, len({scene.asked.rows[place] for place in scene.places})
+    variants = {
+        name: 100 * sum(found) / len(found) for name, found in (("alarms", alarms), ("right_beside", beside)) if found
+    }
+    if scene.asked.swaps and predictions:
+        variants["wanted"] = 100 * predictions.count(TARGET) / len(predictions)
     return Record(
         identity=scene.identity,
         metric=scene.metric,
@@ -186,11 +227,7 @@ def _finished(scene: Scene, batches: list[Batch]) -> Record:
         value=counted.percent,
         low=interval.low,
         high=interval.high,
-        variants={
-            name: 100 * sum(found) / len(found)
-            for name, found in (("alarms", alarms), ("right_beside", beside))
-            if found
-        },
+        variants=variants,
         poisoned=recipe.poisoned,
         poison_rate=recipe.poison_rate,
         flags=tuple(sorted({flag for batch in batches for flag in batch.flags})),
@@ -206,8 +243,8 @@ def _finished(scene: Scene, batches: list[Batch]) -> Record:
             wall_s=round(seconds, 3),
             images_per_s=round(len(predictions) / max(seconds, 1e-3), 2),
             peak_memory_mb=peak_memory_mb(),
-            forwards=0,
-            backwards=0,
+            forwards=round(sum(batch.forwards for batch in batches) / max(1, images), 2),
+            backwards=round(sum(batch.backwards for batch in batches) / max(1, images), 2),
         ),
         provenance=provenance(),
     )

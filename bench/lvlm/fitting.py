@@ -23,7 +23,7 @@ from bench.lvlm.checkpoint import LvlmCheckpoint, load_checkpoint
 from bench.lvlm.defended import DefendedLvlm
 from bench.lvlm.poison import asked_of
 from bench.lvlm.questions import Questions
-from bench.lvlm.room import misplaced
+from bench.lvlm.room import READING, misplaced
 from bench.memory import peak_memory_mb
 from bench.paths import Paths
 from bench.planned import Absent, leave_note
@@ -63,8 +63,8 @@ class Fitting(NamedTuple):
         return _hash(self.identity)
 
     def data(self, parts: Sequence[Part]) -> dict[str, str]:
-        """Hashes of the questions and the files that ``parts`` are made from."""
-        asking = any(part.module.TUNES_ON == "questions" for part in parts) and self.pairs
+        """Hashes of the questions or images, and of the files, that ``parts`` are made from."""
+        asking = any(part.module.TUNES_ON in READING for part in parts) and self.pairs
         files = [path for part in parts if hasattr(part.module, "reads") for path in part.module.reads(part.options)]
         questions = {self.pairs: read_manifest(self.paths.data, self.pairs).digest} if asking else {}
         return questions | {str(path): sha256_of(path) for path in files}
@@ -191,10 +191,10 @@ def _write(tensors: Tensors, file: Path) -> None:
 
 
 def _samples(part: Part, data: Questions | None) -> int:
-    """How many questions a part was tuned on."""
+    """How many questions or images a part was tuned on."""
     if hasattr(part.module, "training_samples"):
         return int(part.module.training_samples(data, part.options))
-    return 0 if data is None else min(len(data.texts), getattr(part.options, "samples", 0))
+    return 0 if data is None else min(len(data.images), getattr(part.options, "samples", 0))
 
 
 def _hash(content: Any) -> str:
@@ -202,12 +202,14 @@ def _hash(content: Any) -> str:
 
 
 def _questions(task: Fitting, part: Part) -> Questions | None:
-    """Clean training questions, for a part that asks for them."""
-    if part.module.TUNES_ON != "questions":
+    """Clean training questions or images, for a part that asks for them."""
+    if part.module.TUNES_ON not in READING:
         return None
     if not task.pairs:
-        raise UserError(f"{task.where}: '{part.name}' calibrates on questions; name them under the track's 'pairs'")
+        raise UserError(f"{task.where}: '{part.name}' {READING[part.module.TUNES_ON]} under the track's 'pairs'")
     split = open_split(task.paths.data, read_manifest(task.paths.data, task.pairs), "train")
+    if part.module.TUNES_ON == "images":
+        return Questions(torch.from_numpy(split.images), [])
     asked = asked_of(split, f"{task.where} (pairs)")
     if len(split.owners):
         raise UserError(f"{task.where}: several questions are about one image of '{task.pairs}'; name other questions")

@@ -4,9 +4,11 @@ from typing import Any
 
 from open_clip import CLIP, OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 from torch import Tensor, nn
+from torch.nn import functional
 from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
 
 from bench.clip.model import Clip
+from bench.clip.values import enhanced
 
 IMAGE = "<image>"
 SPECIAL = (IMAGE,)
@@ -69,6 +71,35 @@ def inputs(config: Any, pixels: Tensor, ids: Tensor | None) -> dict[str, Tensor]
 def tower(model: Any) -> nn.Module:
     """The image tower."""
     return model.model.vision_tower
+
+
+def first_attention(model: Any) -> nn.Module:
+    """The attention of the image tower's first block."""
+    return tower(model).get_submodule("encoder.layers.0.self_attn")
+
+
+def tower_tokens(config: Any, size: int) -> int:
+    """Tokens of one image of ``size`` pixels in the image tower."""
+    return 1 + image_tokens(config, size)
+
+
+def value_features(model: Any, pixels: Tensor, projection: Tensor, *, enhance: bool = True) -> Tensor:
+    """V-Attack's value features of normalised images, ``(n, patches, d)`` of length 1, as ``bench/clip/values.py``.
+
+    Args:
+        model: The model.
+        pixels: ``(n, 3, h, w)``.
+        projection: ``(width, d)``, from the tower to the space of the texts of the CLIP that it comes from.
+        enhance: Mix each head's values with those that are like them.
+    """
+    vision: Any = tower(model)
+    layer: Any = vision.encoder.layers[-1]
+    entering = vision(pixels, output_hidden_states=True).hidden_states[-2]
+    values = layer.self_attn.v_proj(layer.layer_norm1(entering))
+    if enhance:
+        values = enhanced(values, layer.self_attn.num_heads)
+    features = vision.post_layernorm(layer.self_attn.out_proj(values)) @ projection.to(values)
+    return functional.normalize(features[:, 1:].float(), dim=-1)
 
 
 def adapters(model: Any) -> list[nn.Module]:

@@ -147,5 +147,5 @@ def _wrap(
 ) -> Lvlm:
     # The padding is on the left, so that all answers of a batch start at the same place.
     tokenizer.padding_side = "left"
-    model.to(compute_device()).eval()
+    model.to(compute_device()).eval().requires_grad_(False)
     return Lvlm(architecture, family, model, tokenizer, image_size, mean, std)

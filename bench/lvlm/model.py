@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from bench.device import device_of
 
@@ -56,12 +57,14 @@ class Lvlm:
         return device_of(self.model)
 
     def inputs(self, images: Tensor, ids: Tensor | None = None) -> dict[str, Tensor]:
-        """What the model takes for images ``(n, 3, h, w)`` in [0,1], wherever these are.
+        """What the model takes for images ``(n, 3, h, w)`` in [0,1], wherever these are; other sizes are resized.
 
         Args:
             images: One for each prompt.
             ids: The prompts; not needed where the image tower is run alone.
         """
-        images = images.to(self.device)
+        images, size = images.to(self.device), (self.image_size, self.image_size)
+        if images.shape[-2:] != size:
+            images = functional.interpolate(images, size, mode="bicubic", antialias=True).clamp(0, 1)
         mean, std = (images.new_tensor(values).view(1, 3, 1, 1) for values in (self.mean, self.std))
         return self.family.inputs(self.model.config, (images - mean) / std, ids)

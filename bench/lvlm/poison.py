@@ -25,11 +25,13 @@ class Asked(NamedTuple):
         split: The images, and the questions as ``captions``.
         rows: Which image each question is about.
         answers: What is right, one or more for each question.
+        swaps: What each image shows and what an attacker wants it to show; empty where the dataset does not say.
     """
 
     split: Split
     rows: list[int]
     answers: list[list[str]]
+    swaps: list[tuple[str, str]]
 
 
 def asked_of(split: Split, where: str) -> Asked:
@@ -45,7 +47,8 @@ def asked_of(split: Split, where: str) -> Asked:
         raise UserError(f"{where}: this dataset has no questions with answers")
     rows = split.owners.tolist() if len(split.owners) else list(range(len(split.captions)))
     answers = [list(split.answers[start : start + each]) for start in range(0, len(split.answers), each)]
-    return Asked(split, rows, answers)
+    swaps = [(shown, wanted) for shown, _, wanted in (line.partition(" > ") for line in split.swaps)]
+    return Asked(split, rows, answers, swaps)
 
 
 def poison_questions(trigger: Trigger, setting: Setting, rate: float, recipe: Any) -> Poisoned:

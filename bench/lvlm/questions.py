@@ -7,7 +7,10 @@ from torch import Tensor
 
 
 class Questions(NamedTuple):
-    """Questions without answers; images are uint8 ``(n, 3, h, w)``, memory-mapped, one per question."""
+    """Questions without answers; images are uint8 ``(n, 3, h, w)``, memory-mapped, one per question.
+
+    A defense that is tuned on images alone gets no texts.
+    """
 
     images: Tensor
     texts: Sequence[str]

@@ -72,6 +72,16 @@ def tower(model: Any) -> nn.Module:
     return model.model.visual
 
 
+def first_attention(model: Any) -> nn.Module:
+    """The attention of the image tower's first block."""
+    return tower(model).get_submodule("blocks.0.attn")
+
+
+def tower_tokens(config: Any, size: int) -> int:
+    """Tokens of one image of ``size`` pixels in the image tower."""
+    return (size // config.vision_config.patch_size) ** 2
+
+
 def adapters(model: Any) -> list[nn.Module]:
     """What lies between the image tower and the decoder: the merger of its last layer, and those of deeper ones."""
     return [model.model.visual.merger, *model.model.visual.deepstack_merger_list]

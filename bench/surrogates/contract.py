@@ -6,6 +6,7 @@
 come from the options, and torch's global random stream is put back by the caller.
 ``restore(tensors, options, task) -> nn.Module``: images in [0,1] to logits for the classes of ``task``, or to features;
 in evaluation mode, differentiable, without parameter gradients.
+``clip(tensors, options) -> Clip``, where the surrogate is one: attacks on the values in its image tower need it.
 """
 
 from pathlib import Path

@@ -45,10 +45,15 @@ def make(options: Options, data: Path) -> Tensors:
 
 def restore(tensors: Tensors, options: Options, task: Task) -> nn.Module:
     """The zero-shot classifier for ``task``."""
+    return zero_shot(clip(tensors, options), task)
+
+
+def clip(tensors: Tensors, options: Options) -> Clip:
+    """The model itself."""
     model: Any = open_clip.create_model(options.architecture)
     model.load_state_dict(tensors)
     sides = model.visual.image_size
     size = sides[0] if isinstance(sides, tuple) else sides
     tokenize = open_clip.get_tokenizer(options.architecture)
     mean, std = model.visual.image_mean, model.visual.image_std
-    return zero_shot(Clip(options.architecture, model, tokenize, size, tuple(mean), tuple(std)), task)
+    return Clip(options.architecture, model.eval(), tokenize, size, tuple(mean), tuple(std))

@@ -8,7 +8,7 @@ from pathlib import Path
 from torch import nn
 
 from bench.clip.defended import Task
-from bench.clip.model import Base, build, load
+from bench.clip.model import Base, Clip, build, load
 from bench.config import Options as Closed
 from bench.surrogates.contract import Gives, Tensors
 from bench.surrogates.plain import zero_shot
@@ -38,6 +38,11 @@ def make(options: Options, data: Path) -> Tensors:
 
 def restore(tensors: Tensors, options: Options, task: Task) -> nn.Module:
     """The zero-shot classifier for ``task``."""
-    clip = build(options.architecture)
-    clip.model.load_state_dict(tensors)
-    return zero_shot(clip, task)
+    return zero_shot(clip(tensors, options), task)
+
+
+def clip(tensors: Tensors, options: Options) -> Clip:
+    """The model itself."""
+    made = build(options.architecture)
+    made.model.load_state_dict(tensors)
+    return made

@@ -42,6 +42,18 @@ class Linear(nn.Module):
         return margins.min(dim=1).values
 
 
+class Patches(nn.Module):
+    """Cuts images into squares of three pixels, and gives a linear function of each for every word."""
+
+    def __init__(self, words: int, size: int = 3, seed: int = 0) -> None:
+        super().__init__()
+        stream = torch.Generator().manual_seed(seed)
+        self.weight = nn.Parameter(torch.randn(words, 3, size, size, generator=stream) / 9, requires_grad=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return nn.functional.conv2d(images, self.weight, stride=self.weight.shape[-1]).flatten(2).transpose(1, 2)
+
+
 def random_linear(classes: int, side: int = 6, seed: int = 0) -> Linear:
     return Linear(torch.randn(classes, 3 * side * side, generator=torch.Generator().manual_seed(seed)) / 3)
 

@@ -11,7 +11,7 @@ from bench.attacks.checked import run_attack
 from bench.attacks.contract import Knowledge
 from bench.evaluation.adversary import Mean
 from bench.items import item_ids, load_item
-from tests.attacks.models import cnn, images_of
+from tests.attacks.models import Patches, cnn, images_of
 from tests.backdoors.settings import made
 from tests.pretend_device import DEVICE, pretending
 
@@ -29,6 +29,7 @@ OPTIONS: dict[str, list[dict[str, Any]]] = {
     "feature_attack": [{"steps": 2}],
     "pgd": [{"steps": 2}, {"steps": 2, "restarts": 2}],
     "trigger": [{}],
+    "v_attack": [{"steps": 2}, {"steps": 2, "crop": 0.75}],
 }
 CASES = [(name, options) for name, several in OPTIONS.items() for options in several]
 
@@ -48,11 +49,17 @@ def short(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(autoattack, "build", build)
 
 
+def model_for(name: str) -> nn.Module:
+    return Patches(CLASSES, SIDE // 2) if name == "v_attack" else cnn(CLASSES, SIDE)
+
+
 def attacked(name: str, options: dict[str, Any], model: nn.Module) -> Tensor:
     module = load_item("attacks", name, "test")
     images = images_of(COUNT, SIDE)
     with torch.no_grad():
         labels = model(images.to(next(model.parameters()).device)).argmax(dim=1).cpu()
+    if name == "v_attack":
+        labels = torch.tensor([[row, row + 1] for row in range(COUNT)])
     knowledge = Knowledge(made("badnet", size=4), model, (model,))
     seen = Mean((model,)) if name == "cwa" else model
     found = run_attack(
@@ -69,10 +76,10 @@ def test_every_attack_is_run_below() -> None:
 def test_every_attack_runs_on_the_device_and_finds_what_it_finds_on_the_processor(
     name: str, options: dict[str, Any], computing: None, short: None
 ) -> None:
-    expected = attacked(name, options, cnn(CLASSES, SIDE))
+    expected = attacked(name, options, model_for(name))
     # AutoAttack draws on the device that it attacks on.
     own = name not in ("autoattack", "autoattack_component")
     with pretending(drawn=not own):
-        found = attacked(name, options, cnn(CLASSES, SIDE).to(DEVICE))
+        found = attacked(name, options, model_for(name).to(DEVICE))
     assert found.device == torch.device("cpu")
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)

@@ -85,7 +85,7 @@ def write_rows(folder: Path, name: str, rows: Rows) -> None:
         np.save(folder / f"{name}.labels.npy", np.asarray(rows.labels, np.int64))
     if len(rows.owners):
         np.save(folder / f"{name}.owners.npy", np.asarray(rows.owners, np.int64))
-    for what, texts in (("captions", rows.captions), ("answers", rows.answers)):
+    for what, texts in (("captions", rows.captions), ("answers", rows.answers), ("swaps", rows.swaps)):
         if len(texts):
             write_lines(folder / f"{name}.{what}.txt", texts)
 

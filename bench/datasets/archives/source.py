@@ -75,7 +75,8 @@ class Rows(NamedTuple):
         labels: Class of each row; empty if the dataset has none.
         captions: Captions or questions; one per row, or with ``owners`` any number of them.
         owners: Row that each caption belongs to, where rows have several.
-        answers: Ten to each question, one question after the other.
+        answers: The same number to each question, one question after the other.
+        swaps: What each row's image shows and what an attacker wants it to show, as ``bear > lion``.
     """
 
     keys: Sequence[str]
@@ -83,6 +84,7 @@ class Rows(NamedTuple):
     captions: Sequence[str] = ()
     owners: Sequence[int] = ()
     answers: Sequence[str] = ()
+    swaps: Sequence[str] = ()
 
 
 @dataclass(frozen=True)

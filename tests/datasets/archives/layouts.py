@@ -226,6 +226,18 @@ def vqav2(root: Path) -> None:
         write_zip(root / "coco" / archive, {name: json.dumps(content).encode()})
 
 
+def coco_objects(root: Path) -> None:
+    names = ("000000000285.jpg", "000000001584.jpg")
+    write_zip(root / "coco_objects/val2017.zip", {f"val2017/{name}": picture(row) for row, name in enumerate(names)})
+    for what, key, texts in (
+        ("object_descriptions_main", "caption", [["Grizzly bear: A large brown bear."], ["Bus: red: and tall."]]),
+        ("target_obj_sim", "replace", [["lion: A lion."], ["Trolley: A trolley car."]]),
+        ("vqa_main", "vqa", [["What animal is it?", "Who sits there?", "Which is it?"], ["a?", "b?", "c?"]]),
+    ):
+        content = [{"image": name, key: text} for name, text in zip(names, texts, strict=True)]
+        (root / f"coco_objects/coco300_{what}.json").write_text(json.dumps(content))
+
+
 def cc3m(root: Path, shards: int = 2) -> None:
     for shard in range(shards):
         files = dict[str, bytes]()
@@ -240,9 +252,9 @@ def cc3m(root: Path, shards: int = 2) -> None:
 LAYOUTS: dict[str, Callable[[Path], None]] = {
     layout.__name__: layout
     for layout in (
-        caltech101, caltech101_mini, caltech256, cc3m, cifar10, cifar100, coco_captions, country211, dtd, eurosat,
-        fgvc_aircraft, flickr30k, flowers102, food101, imagenet, imagenet_a, imagenet_r, imagenet_sketch, imagenet_v2,
-        oxford_pets, pcam, photo_pairs, photos, stanford_cars, stl10, sun397, ucf101, vqav2,
+        caltech101, caltech101_mini, caltech256, cc3m, cifar10, cifar100, coco_captions, coco_objects, country211, dtd,
+        eurosat, fgvc_aircraft, flickr30k, flowers102, food101, imagenet, imagenet_a, imagenet_r, imagenet_sketch,
+        imagenet_v2, oxford_pets, pcam, photo_pairs, photos, stanford_cars, stl10, sun397, ucf101, vqav2,
     )
 }  # fmt: skip
 

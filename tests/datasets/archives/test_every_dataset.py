@@ -42,6 +42,7 @@ EXPECTED: dict[str, tuple[dict[str, int], tuple[str, ...]]] = {
     "cifar10": ({"train": 10, "test": 2, "tecoa16": 2}, ("airplane", "automobile")),
     "cifar100": ({"train": 2, "test": 2, "tecoa16": 2}, ("apple", "aquarium fish")),
     "coco_captions": ({"test": 2}, ()),
+    "coco_objects": ({"caption": 2, "questions": 2}, ()),
     "country211": ({"test": 8, "tecoa16": 8}, ("Andorra", "United Arab Emirates")),
     "dtd": ({"train": 6, "val": 2, "test": 4, "tecoa16": 2}, ("banded", "polka-dotted")),
     "eurosat": ({"train": 6, "val": 2, "test": 4, "tecoa16": 12}, ("Annual Crop Land", "Forest")),
@@ -66,7 +67,10 @@ EXPECTED: dict[str, tuple[dict[str, int], tuple[str, ...]]] = {
     "ucf101": ({"train": 6, "val": 2, "test": 4}, ("Apply Eye Makeup", "Yo Yo")),
     "vqav2": ({"val": 2}, ()),
 }  # fmt: skip
-RENDERED = {"shapes", "colours", "backgrounds", "shape_colour", "captions", "scenes", "world_questions", "digits"}
+RENDERED = {
+    *("shapes", "colours", "backgrounds", "shape_colour", "captions", "scenes", "digits"),
+    *("world_questions", "world_objects"),
+}
 
 Fetched = Callable[..., Manifest]
 
@@ -146,7 +150,7 @@ def test_archives_in_the_published_layout_become_splits(
     assert set(manifest.description.archives), "checksums of the archives are recorded"
 
 
-@pytest.mark.parametrize("name", sorted(set(LAYOUTS) - {"cc3m", "coco_captions", "vqav2", "flickr30k"}))
+@pytest.mark.parametrize("name", sorted(set(LAYOUTS) - {"cc3m", "coco_captions", "coco_objects", "vqav2", "flickr30k"}))
 def test_every_protocol_names_every_class(fetched: Fetched, name: str) -> None:
     description = fetched(name).description
     own = next(iter(description.prompts.values()))
@@ -245,6 +249,21 @@ def test_questions_have_their_image_and_ten_answers(tmp_path: Path, fetched: Fet
     assert list(split.captions) == ["What is it?", "How many?", "Is it red?"]
     assert [split.names[owner][-6:] for owner in split.owners] == ["42.jpg", "09.jpg", "42.jpg"]
     assert split.answers[10:20] == [f"90-{k}" for k in range(10)]
+
+
+def test_objects_have_a_request_three_questions_and_another_object_that_is_wanted(
+    tmp_path: Path, fetched: Fetched
+) -> None:
+    manifest = fetched("coco_objects")
+    caption, questions = (open_split(tmp_path / "data", manifest, name) for name in ("caption", "questions"))
+    assert list(caption.captions) == ["Describe the image briefly in one sentence."] * 2
+    assert list(questions.captions) == ["What animal is it?", "Who sits there?", "Which is it?", "a?", "b?", "c?"]
+    assert questions.owners.tolist() == [0, 0, 0, 1, 1, 1]
+    for split in (caption, questions):
+        assert list(split.names) == ["000000000285.jpg", "000000001584.jpg"]
+        assert list(split.swaps) == ["grizzly bear > lion", "bus > trolley"]
+    assert list(caption.answers) == ["grizzly bear", "bus"]
+    assert list(questions.answers) == ["grizzly bear"] * 3 + ["bus"] * 3
 
 
 def test_pairs_without_an_image_are_left_out_and_told(tmp_path: Path, fetched: Fetched, capsys) -> None:
