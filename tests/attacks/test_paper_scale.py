@@ -40,8 +40,8 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "square": ("autoattack_component", {"component": "square"}),
     "ssa-cwa": ("cwa", {"steps": 1, "variant": "ssa", "copies": 2}),
 }
-# Not attacks on a classifier's gradient; tests/backdoors/test_paper_scale.py has the triggers.
-ELSEWHERE = {"clean", "trigger"}
+# Not attacks on a classifier; tests/backdoors/test_paper_scale.py has the triggers, tests/lvlm/test_views.py V-Attack.
+ELSEWHERE = {"clean", "trigger", "v_attack"}
 
 
 class Setting(NamedTuple):

@@ -173,7 +173,6 @@ def questions() -> Questions:
     return Questions((images(64) * 255).round().to(torch.uint8), ["is it dark?"] * 64)
 
 
-@pytest.mark.xdist_group("lvlm")
 def test_the_autoencoder_learns_and_changes_hidden_patches_only(tensors: dict[str, Tensor]) -> None:
     from bench.defenses import mae, restoring
 
@@ -194,7 +193,6 @@ def test_the_autoencoder_learns_and_changes_hidden_patches_only(tensors: dict[st
     assert mae.restored(network, larger, hidden).shape == larger.shape
 
 
-@pytest.mark.xdist_group("lvlm")
 def test_a_model_behind_it_forgets_the_attackers_word(tensors: dict[str, Tensor]) -> None:
     victim, asked = Toy(cast(Any, None)), ["is it dark?"] * 4
     made = bdmae.load(tensors, victim, parse(Options, TINY, ""))
@@ -206,7 +204,6 @@ def test_a_model_behind_it_forgets_the_attackers_word(tensors: dict[str, Tensor]
     assert bdmae.load({}, victim, parse(Options, TINY | {"rounds": 0}, "")) is victim
 
 
-@pytest.mark.xdist_group("lvlm")
 def test_of_published_weights_the_hash_is_kept(tmp_path: Path) -> None:
     pytest.importorskip("transformers", reason="needs the packages of the group lvlm")
     from bench.defenses import mae
@@ -226,7 +223,6 @@ def test_of_published_weights_the_hash_is_kept(tmp_path: Path) -> None:
         bdmae.fit(Toy(cast(Any, None)), None, Options(weights=str(tmp_path / "none")))
 
 
-@pytest.mark.xdist_group("lvlm")
 def test_training_repeats_and_counts_what_it_trained(tensors: dict[str, Tensor]) -> None:
     options = parse(Options, TINY, "")
     again = bdmae.fit(Toy(cast(Any, None)), questions(), options)

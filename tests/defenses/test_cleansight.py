@@ -18,7 +18,6 @@ from bench.lvlm.model import Lvlm
 from bench.lvlm.pretrain import images_of
 from bench.lvlm.questions import Questions
 
-pytestmark = pytest.mark.xdist_group("lvlm")
 ASKED = questions(14, 31)
 TEXTS = [one.text for one in ASKED]
 IMAGES = images_of(ASKED)

@@ -18,7 +18,6 @@ from bench.lvlm.model import Lvlm
 from bench.lvlm.questions import Questions
 from bench.lvlm.tower import first_attention, told, white_anchor
 
-pytestmark = pytest.mark.xdist_group("lvlm")
 # Tokens of an image in the tower, and what the decoder is told: Qwen's merged patches, and those of two deeper layers.
 TOWERS = {"mini_llava": (17, 16), "llava_1_5_7b": (5, 4), "qwen3_vl_8b": (16, 3 * 4)}
 TEXTS = ["what shape is the object?", "is there a red heart in the image?", "describe the image."]

@@ -6,12 +6,6 @@ import torch
 from bench.datasets.world_questions import Question, questions
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep the room's tests in one process: importing transformers takes seconds."""
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group("lvlm"))
-
-
 @pytest.fixture(scope="session")
 def lvlm():
     """mini_llava with random weights behind the mini CLIP's trained image tower."""

@@ -24,6 +24,8 @@ from bench.lvlm.verdict import RIGHT, TARGET, verdict
 from bench.overview.check import check_suite
 from bench.paths import Paths, paths_for
 
+# One process makes what they share.
+pytestmark = pytest.mark.xdist_group("answers")
 BADNET: dict[str, Any] = {
     "base": {"architecture": "mini_llava", "weights": "random"},
     "trigger": "badnet",

@@ -38,6 +38,8 @@ from bench.overview.check import check_suite
 from bench.paths import Paths, paths_for
 from bench.randomness import sample_seeds
 
+# One process makes what they share.
+pytestmark = pytest.mark.xdist_group("views")
 WORDS = ["circle", "star"]
 STEPS = 6
 SMALL: dict[str, Any] = {
