@@ -86,13 +86,13 @@ def one_photo():
 
 @LARGE
 @pytest.mark.slow
-def test_a_step_of_the_whole_tower_of_vit_l_14(vit_l_14):
-    """By the one with the longest loss; TeCoA and FARE tune the same tower in the same loop."""
+@pytest.mark.parametrize("module", [tecoa, fare, tga], ids=["tecoa", "fare", "tga"])
+def test_a_step_of_the_whole_tower_of_vit_l_14(module, vit_l_14):
     data = one_photo()
     # Without warm-up, or the only step would have a rate near 0.
-    options = tga.Options(epochs=1, attack_steps=1, optimizer="sgd", warmup_steps=0, learning_rate=1e-2)
-    tensors = tga.fit(vit_l_14, data, options)
-    assert tuned_parameters(tga, tensors) == 303_966_208
+    options = module.Options(epochs=1, attack_steps=1, optimizer="sgd", warmup_steps=0, learning_rate=1e-2)
+    tensors = module.fit(vit_l_14, data, options)
+    assert tuned_parameters(module, tensors) == 303_966_208
     before = vit_l_14.staged.visual.state_dict()
     # Loading would take another two gigabytes.
     assert all(torch.isfinite(tensor).all() for tensor in tensors.values())
