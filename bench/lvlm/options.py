@@ -26,11 +26,18 @@ class TrainingOptions(Options):
 
 
 class PretrainOptions(TrainingOptions):
-    """How a small model is trained; the defaults are the recipe of mini_llava's shipped weights."""
+    """How a small model is trained; the defaults are the recipe of mini_llava's shipped weights.
+
+    Attributes:
+        steps: Batches, of new questions each.
+        repeat_every: One question of so many is replaced by words to repeat.
+        seed: Of the first weights and of the questions.
+    """
 
     learning_rate: float = 1.5e-3
-    batch_size: int = 64
-    steps: int = 1_600
+    batch_size: int = 128
+    steps: int = 3_200
+    repeat_every: int = Field(default=8, gt=1)
     seed: int = 1
 
 

@@ -1,10 +1,11 @@
 """Trains a small vision-language model from scratch to answer questions about the rendered world.
 
 The image tower is that of a small CLIP and stays as it is; the projector and the decoder are trained together, on the
-tokens of the answers. Every question is new: the stream never ends.
+tokens of the answers. Every question is new: the stream never ends. Some ask to repeat words: large models are made of
+decoders that can say anything, and one that never said a word cannot be made to say it by what it sees.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +13,11 @@ import torch
 from torch import Tensor
 
 from bench.config import Options, PretrainingSpec
+from bench.datasets.world import Dice
 from bench.datasets.world_questions import KINDS, Question, questions
 from bench.files import empty_partial, replace_folder, sha256_of
 from bench.lvlm.answering import Encoded, answer, answer_loss, encode
-from bench.lvlm.architecture import WEIGHTS
+from bench.lvlm.architecture import WEIGHTS, read_architecture, vocabulary
 from bench.lvlm.loading import build, load_weights, own_state, save_weights, with_tower
 from bench.lvlm.model import Lvlm
 from bench.lvlm.options import PretrainOptions, recipe_of
@@ -24,9 +26,11 @@ from bench.processes import threads
 from bench.progress import track
 from bench.provenance import Provenance, provenance
 
-# Streams of the rendered world: 1000 times a seed plus this one to train on, and the dataset's own for validation.
-_STREAM, _VALIDATION = 3, 402
+# Streams of the rendered world: 1000 times a seed plus one of the first two, for questions to train on and for words to
+# repeat, and the dataset's own for validation.
+_STREAM, _WORDS, _VALIDATION = 3, 4, 402
 _CHUNK = 128
+_LONGEST_REPETITION = 5
 
 
 class PretrainCard(Options):
@@ -84,14 +88,26 @@ def pretrain_to(folder: Path, spec: PretrainingSpec, where: str) -> PretrainCard
 def pretrain(lvlm: Lvlm, options: PretrainOptions) -> None:
     """Train projector and decoder in place; the same options give the same weights on the same machine."""
 
+    words = vocabulary(read_architecture(lvlm.architecture).words or lvlm.architecture)
+
     def batches() -> Iterator[tuple[Tensor, Encoded]]:
         for step in track(range(options.steps), f"pretrain '{lvlm.architecture}'"):
-            asked = questions(options.batch_size, options.seed * 1000 + _STREAM, step * options.batch_size)
+            start = step * options.batch_size
+            asked = questions(options.batch_size, options.seed * 1000 + _STREAM, start)
+            for place in range(-start % options.repeat_every, len(asked), options.repeat_every):
+                dice = Dice(options.seed * 1000 + _WORDS, start + place)
+                asked[place] = repetition(asked[place], words, dice)
             yield images_of(asked), encode(lvlm, [one.text for one in asked], [one.answer for one in asked])
 
     towers = {id(parameter) for parameter in lvlm.family.tower(lvlm.model).parameters()}
     tuned = [parameter for parameter in lvlm.model.parameters() if id(parameter) not in towers]
     train(lvlm, tuned, batches(), lambda batch: answer_loss(lvlm, *batch), options, options.steps)
+
+
+def repetition(asked: Question, words: Sequence[str], dice: Dice) -> Question:
+    """A question about the image of ``asked`` that is answered with one to five of ``words``, whatever it shows."""
+    said = " ".join(words[dice.below(len(words))] for _ in range(1 + dice.below(_LONGEST_REPETITION)))
+    return asked._replace(text=f"say {said}.", answer=said)
 
 
 def accuracy_of(lvlm: Lvlm, asked: list[Question]) -> dict[str, float]:
