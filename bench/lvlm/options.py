@@ -35,8 +35,8 @@ class PretrainOptions(TrainingOptions):
     """
 
     learning_rate: float = 1.5e-3
-    batch_size: int = 128
-    steps: int = 3_200
+    batch_size: int = 64
+    steps: int = 4_000
     repeat_every: int = Field(default=8, gt=1)
     seed: int = 1
 
