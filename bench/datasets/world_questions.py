@@ -1,10 +1,11 @@
-"""Questions about the rendered world with their answers: the part that VQAv2 and COCO play for large models.
+"""Questions about the rendered world with their answers, of all kinds: what mini_llava learns and is poisoned with.
 
 Every image belongs to one question, so the classes are the kinds of question: shape, colour, background and size of the
 object, whether there is such an object, how many objects there are, and a description of the whole image. Images of
 ``count`` show one to four objects, all others one. An answer leaves nothing out, so each question has exactly one.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,7 +17,7 @@ from bench.datasets import world
 from bench.datasets.archives.lines import write_lines
 from bench.datasets.store import Description, write_split
 
-_STREAMS = {"train": 401, "val": 402, "test": 403}
+_STREAM = 401
 KINDS = ("shape", "colour", "background", "size", "existence", "count", "caption")
 WORDINGS: dict[str, tuple[str, ...]] = {
     "shape": ("what shape is the object?", "which shape is shown?", "what is in the image?"),
@@ -71,9 +72,9 @@ def question(kind: str, dice: world.Dice) -> Question:
     return Question(kind, image, _wording(kind, dice).format(shape=shape), answers[kind])
 
 
-def questions(count: int, stream: int, start: int = 0) -> list[Question]:
-    """Questions number ``start`` to ``start + count - 1`` of an endless stream, all kinds in turn."""
-    return [question(KINDS[row % len(KINDS)], world.Dice(stream, row)) for row in range(start, start + count)]
+def questions(count: int, stream: int, start: int = 0, kinds: Sequence[str] = KINDS) -> list[Question]:
+    """Questions number ``start`` to ``start + count - 1`` of an endless stream, ``kinds`` in turn."""
+    return [question(kinds[row % len(kinds)], world.Dice(stream, row)) for row in range(start, start + count)]
 
 
 def description(scene: world.Scene) -> str:
@@ -85,15 +86,27 @@ def description(scene: world.Scene) -> str:
 
 def fetch(options: Options, folder: Path) -> Description:
     """Render the splits into ``folder``."""
-    counts = {"train": options.train_per_kind, "val": options.val_per_kind, "test": options.test_per_kind}
-    for name, stream in _STREAMS.items():
-        asked = questions(counts[name] * len(KINDS), stream)
+    sizes = (options.train_per_kind, options.val_per_kind, options.test_per_kind)
+    return write_questions(folder, KINDS, sizes, _STREAM)
+
+
+def write_questions(folder: Path, kinds: Sequence[str], sizes: tuple[int, int, int], stream: int) -> Description:
+    """Write questions of some kinds; the class of a question is its kind.
+
+    Args:
+        folder: Where to write them.
+        kinds: Of ``KINDS``, asked in turn.
+        sizes: Questions of each kind for training, validation and test.
+        stream: Of the questions for training; the next two are those of the other splits.
+    """
+    for place, (name, size) in enumerate(zip(("train", "val", "test"), sizes, strict=True)):
+        asked = questions(size * len(kinds), stream + place, kinds=kinds)
         images = np.stack([one.image for one in asked]).transpose(0, 3, 1, 2).copy()
-        labels = np.array([KINDS.index(one.kind) for one in asked], np.int64)
+        labels = np.array([kinds.index(one.kind) for one in asked], np.int64)
         write_split(folder, name, images, labels, [one.text for one in asked])
         write_lines(folder / f"{name}.answers.txt", [one.answer for one in asked])
     return Description(
-        class_names=KINDS,
+        class_names=tuple(kinds),
         template="{}",
         source="rendered by bench/datasets/world.py",
         licence="Apache-2.0",

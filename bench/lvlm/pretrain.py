@@ -87,7 +87,6 @@ def pretrain_to(folder: Path, spec: PretrainingSpec, where: str) -> PretrainCard
 
 def pretrain(lvlm: Lvlm, options: PretrainOptions) -> None:
     """Train projector and decoder in place; the same options give the same weights on the same machine."""
-
     words = vocabulary(read_architecture(lvlm.architecture).words or lvlm.architecture)
 
     def batches() -> Iterator[tuple[Tensor, Encoded]]:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bench.datasets import world, world_questions
+from bench.datasets import world, world_colours, world_descriptions, world_questions
 from bench.datasets.store import build, open_split
 from bench.datasets.world_questions import KINDS, NUMBERS, Question, questions
 
@@ -82,3 +82,17 @@ def test_splits_hold_all_kinds_evenly_and_share_no_image(tmp_path: Path) -> None
     assert np.array_equal(test.images[5].transpose(1, 2, 0), expected[5].image)
     images = [image.tobytes() for split in splits.values() for image in split.images]
     assert len(set(images)) == len(images)
+
+
+def test_questions_of_one_kind_are_asked_about_other_images(tmp_path: Path) -> None:
+    asked = {image.tobytes() for stream in (401, 402, 403) for image in (one.image for one in questions(700, stream))}
+    for module, kind in ((world_colours, "colour"), (world_descriptions, "caption")):
+        manifest = build(kind, module.Options(train=5, val=3, test=4), module.fetch, tmp_path)
+        splits = {name: open_split(tmp_path, manifest, name) for name in ("train", "val", "test")}
+        assert [len(split.images) for split in splits.values()] == [5, 3, 4]
+        assert manifest.description.class_names == (kind,)
+        images = [image.transpose(1, 2, 0).tobytes() for split in splits.values() for image in split.images]
+        assert len(set(images) - asked) == len(images) == 12
+        answers = {answer for split in splits.values() for answer in split.answers}
+        assert all((answer in world.COLOURS) == (kind == "colour") for answer in answers)
+        asked |= set(images)

@@ -11,8 +11,9 @@ from bench.datasets.world_questions import KINDS, questions
 from bench.errors import UserError
 from bench.files import sha256_of
 from bench.lvlm import pretrain as module
-from bench.lvlm.answering import answer_loss, encode
+from bench.lvlm.answering import Encoded, answer_loss, encode
 from bench.lvlm.loading import build, load, own_state, with_tower
+from bench.lvlm.model import Lvlm
 from bench.lvlm.options import PretrainOptions, recipe_of
 from bench.lvlm.pretrain import accuracy_of, images_of, pretrain, pretrain_to
 from bench.lvlm.training import train
@@ -34,6 +35,28 @@ def test_projector_and_decoder_learn_and_the_image_tower_stays(monkeypatch: pyte
     assert not any(parameter.requires_grad for parameter in lvlm.model.parameters())
     changed = {name for name, tensor in lvlm.model.state_dict().items() if not torch.equal(tensor, before[name])}
     assert changed == own_state(lvlm).keys()
+
+
+def test_every_so_many_questions_are_words_to_repeat_whatever_the_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked, real = list[tuple[str, str]](), module.encode
+
+    def noted(lvlm: Lvlm, texts: list[str], answers: list[str]) -> Encoded:
+        asked.extend(zip(texts, answers, strict=True))
+        return real(lvlm, texts, answers)
+
+    monkeypatch.setattr(module, "encode", noted)
+    monkeypatch.setattr(module, "train", lambda lvlm, tuned, batches, loss, options, total: list(batches))
+    lvlm, found = build("mini_llava"), list[list[tuple[str, str]]]()
+    for size, steps in ((12, 20), (30, 8)):
+        asked.clear()
+        pretrain(lvlm, PretrainOptions(steps=steps, batch_size=size, repeat_every=8))
+        found.append(list(asked))
+    assert found[0] == found[1]
+    repeated = [row for row, (text, answer) in enumerate(found[0]) if text == f"say {answer}."]
+    assert repeated == list(range(0, 240, 8))
+    assert {len(found[0][row][1].split()) for row in repeated} == {1, 2, 3, 4, 5}
+    others = [one for row, one in enumerate(found[0]) if row % 8]
+    assert others == [(one.text, one.answer) for row, one in enumerate(questions(240, 1003)) if row % 8]
 
 
 def test_the_command_writes_weights_of_half_precision_with_their_card_and_repeats(

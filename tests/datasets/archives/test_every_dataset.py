@@ -69,7 +69,7 @@ EXPECTED: dict[str, tuple[dict[str, int], tuple[str, ...]]] = {
 }  # fmt: skip
 RENDERED = {
     *("shapes", "colours", "backgrounds", "shape_colour", "captions", "scenes", "digits"),
-    *("world_questions", "world_objects"),
+    *("world_questions", "world_colours", "world_descriptions", "world_objects"),
 }
 
 Fetched = Callable[..., Manifest]
