@@ -17,7 +17,7 @@ _STREAM = 431
 class Options(Closed):
     """How many questions the splits hold; those of ``train`` are for defenses to calibrate on."""
 
-    train: int = Field(default=400, gt=0)
+    train: int = Field(default=2_000, gt=0)
     val: int = Field(default=256, gt=0)
     test: int = Field(default=256, gt=0)
 
