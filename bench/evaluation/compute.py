@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -10,11 +10,12 @@ from torch import Tensor, nn
 from bench.attacks.checked import attack_in_parts
 from bench.attacks.contract import Knowledge
 from bench.clip.classifier import predict
+from bench.config import Metric
 from bench.device import device_of
 from bench.errors import UserError
 from bench.evaluation.adversary import Attacker
 from bench.evaluation.metrics import ASR_VARIANTS, count, outcomes, wilson
-from bench.evaluation.record import Cost, Identity, Outcome, Record
+from bench.evaluation.record import Cost, Identity, Outcome, Record, State
 from bench.evaluation.sanity import masking_flags
 from bench.evaluation.store import Batch, Store, key_of
 from bench.memory import peak_memory_mb
@@ -23,6 +24,8 @@ from bench.provenance import provenance
 from bench.randomness import sample_seeds
 
 _SANITY_IMAGES = 16
+# Takes the batches that an earlier, killed run left, by their first row, and what keeps each new one.
+Attempt = Callable[[dict[int, Batch], Callable[[Batch], None]], Record]
 
 
 class Scene(NamedTuple):
@@ -46,22 +49,22 @@ class Scene(NamedTuple):
     poison_rate: float = 0.0
 
 
-def settle(identity: Identity, attacker: Attacker, scene: Callable[[], Scene], store: Store) -> Record:
+def settle(identity: Identity, metric: Metric, attempt: Attempt, store: Store) -> Record:
     """Compute a cell and keep its record, whatever becomes of it.
 
     Args:
         identity: Which cell.
-        attacker: Under which attack.
-        scene: Makes what the cell is computed from; what it raises is a state of the cell too.
+        metric: What is counted in it.
+        attempt: Computes it; what it raises, but for a ``UserError``, is a state of the cell too.
         store: Holds the batches of earlier tries, and takes the record.
     """
     key, cell = key_of(identity), identity.cell
     try:
-        record = compute(scene(), store.batches(key), lambda batch: store.add_batch(key, batch))
+        record = attempt(store.batches(key), lambda batch: store.add_batch(key, batch))
     except UserError:
         raise
     except Exception as error:  # whatever an item's code raises is a state of its cell, and the other cells go on
-        record = stateful(identity, attacker, "failed", f"{type(error).__name__}: {error}")
+        record = stateful(identity, metric, "failed", f"{type(error).__name__}: {error}")
         console.print(f"{cell.defense} under {cell.attack}, {cell.name}: {record.reason}", style="red", markup=False)
     store.put(key, record)
     return record
@@ -91,7 +94,7 @@ def compute(scene: Scene, finished: dict[int, Batch], keep: Callable[[Batch], No
         if limit is not None and sum(batch.seconds for batch in batches) > limit:
             attacked = sum(len(batch.rows) for batch in batches)
             reason = f"{attacked} of {len(places)} images took longer than attacks.{scene.attacker.name}.cell_seconds"
-            return stateful(scene.identity, scene.attacker, "timeout", f"{reason}, {limit:g} s")
+            return stateful(scene.identity, scene.attacker.module.METRIC, "timeout", f"{reason}, {limit:g} s")
         rows = [scene.rows[place] for place in chunk.tolist()]
         batch = finished.get(rows[0])
         if batch is None or batch.rows != rows:
@@ -159,6 +162,6 @@ def _finished(scene: Scene, predictions: Tensor, flags: Iterable[str], batches: 
     )
 
 
-def stateful(identity: Identity, attacker: Attacker, state: Any, reason: str) -> Record:
+def stateful(identity: Identity, metric: Metric, state: State, reason: str) -> Record:
     """The record of a cell that has no number, and why."""
-    return Record(identity=identity, metric=attacker.module.METRIC, state=state, reason=reason, provenance=provenance())
+    return Record(identity=identity, metric=metric, state=state, reason=reason, provenance=provenance())

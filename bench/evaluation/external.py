@@ -1,6 +1,5 @@
 """Evaluating a model from outside the suite: a user's Python file, under the suite's attacks and protocol."""
 
-import importlib.util
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,7 +17,7 @@ from bench.defenses.artefact import task_of
 from bench.device import compute_device, device_of
 from bench.errors import UserError, unknown
 from bench.evaluation.adversary import Attacker, Mean, load_attacker
-from bench.evaluation.compute import Scene, settle
+from bench.evaluation.compute import Scene, compute, settle
 from bench.evaluation.record import Cell, Identity, Record
 from bench.evaluation.run import sample_of
 from bench.evaluation.store import Store, key_of
@@ -121,14 +120,16 @@ def load_external(reference: str) -> External:
 
 
 def _imported(path: Path) -> ModuleType:
-    """The user's file, run as a module; it may import others beside it."""
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
+    """The user's file, run as a module; it may import others beside it.
+
+    Its text is read anew: Python's cache of compiled files takes one that was changed within a second, and is as long
+    as before, for the old one.
+    """
+    module = ModuleType(path.stem)
+    module.__file__ = str(path)
     sys.path.insert(0, str(path.parent.resolve()))
     try:
-        spec.loader.exec_module(module)
+        exec(compile(path.read_bytes(), path, "exec"), module.__dict__)
     finally:
         sys.path.pop(0)
     return module
@@ -156,7 +157,7 @@ def _record(
     surrogates = tuple(surrogate.model(task) for surrogate in attacker.surrogates)
     source, knowledge = Mean(surrogates) if surrogates else external.model, Knowledge(surrogates=surrogates)
     scene = Scene(identity, attacker, external.model, knowledge, images, labels, rows, None, 0, source)
-    return settle(identity, attacker, lambda: scene, store)
+    return settle(identity, attacker.module.METRIC, lambda finished, keep: compute(scene, finished, keep), store)
 
 
 def _check_logits(external: External, images: torch.Tensor, classes: int, dataset: str) -> None:

@@ -16,7 +16,7 @@ from bench.defenses.artefact import ArtefactCard, Part, artefact_name, load_arte
 from bench.errors import UserError
 from bench.evaluation.adversary import Attacker, load_attacker, view_of
 from bench.evaluation.cells import cells_of
-from bench.evaluation.compute import Scene, settle, stateful
+from bench.evaluation.compute import Scene, compute, settle, stateful
 from bench.evaluation.record import Cell, Identity, Record
 from bench.evaluation.store import Store, key_of
 from bench.files import write_text
@@ -105,16 +105,16 @@ def _record(
     found = store.get(key_of(identity))
     if found is not None:
         return found
-    gate = checkpoint.card.gate
+    metric, gate = attacker.module.METRIC, checkpoint.card.gate
     if gate is not None and not gate.passed:
         reason = f"too weak a backdoor: ASR {gate.asr:.1f} %, CA {gate.ca:.1f} % (clean {gate.clean_ca:.1f} %)"
-        return stateful(identity, attacker, "attack_failed", reason)
+        return stateful(identity, metric, "attack_failed", reason)
     if defended is None:
-        return stateful(identity, attacker, "diverged", card.reason)
+        return stateful(identity, metric, "diverged", card.reason)
     prefix = _prompt_prefix(attacker, checkpoint)
     if prefix and not defended.reads_prompts:
         reason = f"the text key '{prefix.strip()}' has no place: this defense does not read prompts of words"
-        return stateful(identity, attacker, "not_applicable", reason)
+        return stateful(identity, metric, "not_applicable", reason)
     drawn = sample_of(paths.data, manifest, identity)
 
     def scene() -> Scene:
@@ -138,7 +138,7 @@ def _record(
             recipe.poison_rate,
         )
 
-    return settle(identity, attacker, scene, store)
+    return settle(identity, metric, lambda finished, keep: compute(scene(), finished, keep), store)
 
 
 def _identity(

@@ -8,6 +8,7 @@ about it.
 """
 
 import time
+from collections.abc import Callable
 from functools import cache
 from typing import NamedTuple
 
@@ -21,8 +22,9 @@ from bench.defenses.artefact import ArtefactCard, Part, artefact_name
 from bench.errors import UserError
 from bench.evaluation.adversary import Attacker, load_attacker
 from bench.evaluation.cells import cells_of
+from bench.evaluation.compute import settle, stateful
 from bench.evaluation.metrics import count, outcomes, wilson
-from bench.evaluation.record import Cell, Cost, Identity, Outcome, Record, State
+from bench.evaluation.record import Cell, Cost, Identity, Outcome, Record
 from bench.evaluation.run import write_records
 from bench.evaluation.store import Batch, Store, key_of
 from bench.items import source_hash
@@ -37,7 +39,7 @@ from bench.lvlm.views import Sight, sight_of
 from bench.memory import peak_memory_mb
 from bench.paths import Paths
 from bench.planned import Absent, leave_note
-from bench.progress import console, track
+from bench.progress import track
 from bench.provenance import provenance
 from bench.randomness import sample_seeds
 
@@ -117,41 +119,41 @@ def _record(
         images=suite.attacks[attacker.name].sample(cell.dataset),
         protocol=suite.protocol,
     )
-    key = key_of(identity)
-    if (found := store.get(key)) is not None:
+    if (found := store.get(key_of(identity))) is not None:
         return found
-    split = open_split(paths.data, manifest, cell.split)
-    where = f"{paths.suite}: tracks.{track_name}.datasets ({cell.dataset})"
-    asked = asked_of(split, where)
-    if getattr(attacker.module, "NEEDS", "") == VALUES and not asked.swaps:
-        raise UserError(f"{where}: this dataset does not say what '{attacker.name}' should turn each image into")
-    sight = sight_of(cell.threat_model, attacker, model, checkpoint.trigger)
-    scene = Scene(identity, attacker, model, card, checkpoint, asked, _places(asked, identity), sight)
-    gate = checkpoint.card.gate
+    metric, gate = _METRICS[attacker.module.METRIC], checkpoint.card.gate
     if gate is not None and not gate.passed:
         reason = f"too weak a backdoor: ASR {gate.asr:.1f} %, CU {gate.ca:.1f} % (clean {gate.clean_ca:.1f} %)"
-        return _stateful(scene, "attack_failed", reason)
-    try:
-        record = compute(scene, store)
-    except UserError:
-        raise
-    except Exception as error:  # whatever an item's code raises is a state of its cell, and the other cells go on
-        record = _stateful(scene, "failed", f"{type(error).__name__}: {error}")
-        console.print(f"{cell.defense} under {cell.attack}, {cell.name}: {record.reason}", style="red", markup=False)
-    store.put(key, record)
-    return record
+        return stateful(identity, metric, "attack_failed", reason)
+    if model is None:
+        return stateful(identity, metric, "diverged", card.reason)
+    where = f"{paths.suite}: tracks.{track_name}.datasets ({cell.dataset})"
+    asked = asked_of(open_split(paths.data, manifest, cell.split), where)
+    if getattr(attacker.module, "NEEDS", "") == VALUES and not asked.swaps:
+        raise UserError(f"{where}: this dataset does not say what '{attacker.name}' should turn each image into")
+
+    def scene(defended: DefendedLvlm) -> Scene:
+        sight = sight_of(cell.threat_model, attacker, defended, checkpoint.trigger)
+        return Scene(identity, attacker, defended, card, checkpoint, asked, _places(asked, identity), sight)
+
+    return settle(identity, metric, lambda finished, keep: compute(scene(model), finished, keep), store)
 
 
-def compute(scene: Scene, store: Store) -> Record:
-    """Ask all questions of the cell, batch by batch, and count; batches of an earlier, killed run are taken over."""
-    key, batches = key_of(scene.identity), list[Batch]()
-    finished, size = store.batches(key), scene.identity.protocol.batch_size
+def compute(scene: Scene, finished: dict[int, Batch], keep: Callable[[Batch], None]) -> Record:
+    """Ask all questions of the cell, batch by batch, and count.
+
+    Args:
+        scene: What to compute.
+        finished: Batches that an earlier, killed run left, by their first place.
+        keep: Called with each new batch.
+    """
+    batches, size = list[Batch](), scene.identity.protocol.batch_size
     chunks = [scene.places[start : start + size] for start in range(0, len(scene.places), size)]
     for chunk in track(chunks, scene.identity.cell.name):
         batch = finished.get(chunk[0])
         if batch is None or batch.rows != chunk:
             batch = _ask(scene, chunk)
-            store.add_batch(key, batch)
+            keep(batch)
         batches.append(batch)
     return _finished(scene, batches)
 
@@ -257,7 +259,3 @@ def _places(asked: Asked, identity: Identity) -> list[int]:
     if len(kinds) == len(asked.rows):
         return even_sample(kinds, size).tolist()
     return list(range(len(asked.rows)))[:size]
-
-
-def _stateful(scene: Scene, state: State, reason: str) -> Record:
-    return Record(identity=scene.identity, metric=scene.metric, state=state, reason=reason, provenance=provenance())

@@ -108,8 +108,10 @@ def lvlm_parts(suite: Suite, track_name: str, defense: str, where: str) -> list[
     return parts
 
 
-def load_defended(folder: Path, parts: list[Part], checkpoint: LvlmCheckpoint) -> tuple[ArtefactCard, DefendedLvlm]:
-    """The artefact in ``folder`` on its checkpoint.
+def load_defended(
+    folder: Path, parts: list[Part], checkpoint: LvlmCheckpoint
+) -> tuple[ArtefactCard, DefendedLvlm | None]:
+    """The artefact in ``folder`` on its checkpoint; no model if its training diverged.
 
     Raises:
         UserError: It is missing, was changed, or belongs to another checkpoint.
@@ -120,6 +122,8 @@ def load_defended(folder: Path, parts: list[Part], checkpoint: LvlmCheckpoint) -
     card = parse(ArtefactCard, json.loads(path.read_text("utf-8")), str(path))
     if card.checkpoint != checkpoint.digest:
         raise UserError(f"{path}: belongs to another checkpoint than the one here; tune the defense again")
+    if card.state != "done":
+        return card, None
     model = DefendedLvlm(checkpoint.lvlm)
     for part in parts:
         file = folder / f"{part.name}.safetensors"
@@ -145,20 +149,26 @@ def _fitted(task: Fitting) -> Path:
 def _fit(task: Fitting, folder: Path) -> ArtefactCard:
     """Tune the parts one after the other, each on the model that those before it left."""
     start, tuned, samples, victim = time.monotonic(), 0, 0, DefendedLvlm(task.checkpoint.lvlm)
+    reason = ""
     for part in task.parts:
         data = _questions(task, part)
         file = folder / f"{part.name}.safetensors"
-        if getattr(part.module, "IGNORES_VICTIM", False):
-            shutil.copyfile(_shared(task, part, victim, data), file)
-        else:
-            _write(_tuned(task, part, victim, data), file)
+        try:
+            if getattr(part.module, "IGNORES_VICTIM", False):
+                shutil.copyfile(_shared(task, part, victim, data), file)
+            else:
+                _write(_tuned(task, part, victim, data), file)
+        except FloatingPointError as error:
+            reason = str(error)
+            break
         tensors = load_file(file)
         tuned += tuned_parameters(part.module, tensors)
         samples = max(samples, _samples(part, data))
         victim = part.module.load(tensors, victim, part.options)
     return ArtefactCard(
         **task.identity,
-        state="done",
+        state="diverged" if reason else "done",
+        reason=reason,
         tuned_parameters=tuned,
         training_samples=samples,
         files={path.stem: sha256_of(path) for path in sorted(folder.glob("*.safetensors"))},

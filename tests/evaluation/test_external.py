@@ -1,5 +1,6 @@
 """``bench evaluate --model my_file.py:load``: a user's own model under the suite's attacks."""
 
+import os
 import sys
 from pathlib import Path
 
@@ -129,7 +130,7 @@ def test_the_command_prints_and_stores_the_same_records_as_a_track(folder: Path,
 
 
 def test_a_second_run_computes_nothing_and_another_file_or_weights_do(folder: Path, monkeypatch) -> None:
-    from bench.evaluation import compute as runner
+    from bench.evaluation import external as runner
 
     computed = list[str]()
     really = runner.compute
@@ -168,6 +169,16 @@ def test_a_quick_look_is_not_written_as_a_result(folder: Path) -> None:
 def test_what_the_models_own_code_raises_is_a_state(folder: Path) -> None:
     (record,) = run("pgd", function="broken")
     assert (record.state, record.reason) == ("failed", "ValueError: no gradients here")
+
+
+def test_a_file_that_was_just_changed_is_read_anew(folder: Path) -> None:
+    """Its time and length are as before, which is how Python's cache of compiled files knows a file again."""
+    path = Path("my_file.py")
+    first, times = load_external("my_file.py:load"), path.stat()
+    path.write_text(MODEL.format(seed=2))
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert path.stat().st_size == times.st_size
+    assert load_external("my_file.py:load").weights != first.weights
 
 
 def test_embeddings_of_a_model_that_may_be_no_clip_are_a_state_too(folder: Path) -> None:

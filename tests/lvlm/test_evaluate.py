@@ -1,4 +1,5 @@
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -198,6 +199,24 @@ def test_no_defense_is_credited_on_a_backdoor_that_failed_its_gate(made: Made) -
         record = records(made, defense, "trigger")["weak"]
         assert (record.state, record.value) == ("attack_failed", None)
         assert record.reason.startswith("too weak a backdoor: ASR ")
+
+
+def test_a_defense_that_diverges_is_an_artefact_and_a_state(made: Made, tmp_path: Path) -> None:
+    content = yaml.safe_load(yaml.safe_dump(SMALL))
+    content["tracks"]["questions"]["defenses"]["zip"]["options"]["learning_rate"] = 1e30
+    content["tracks"]["questions"]["checkpoints"] = ["badnet"]
+    path = tmp_path / "benchmark.yaml"
+    path.write_text(yaml.safe_dump(content), "utf-8")
+    shutil.copytree(made.paths.models / "base", tmp_path / "models" / "base")
+    suite, paths = (
+        load_suite(path),
+        made.paths._replace(**{name: tmp_path / name for name in ("models", "results", "store")}),
+    )
+    fit_track(suite, "questions", ["zip", "none"], ["badnet"], paths)
+    (record,) = evaluate(suite, "questions", "zip", "clean", paths)
+    assert (record.state, record.metric, record.value) == ("diverged", "CU", None)
+    assert "zip: the loss of its network is " in record.reason
+    assert evaluate(suite, "questions", "none", "clean", paths)[0].state == "done"
 
 
 def test_a_second_run_finds_all_cells_and_a_killed_one_goes_on(made: Made, tmp_path: Path) -> None:
