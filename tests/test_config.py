@@ -254,16 +254,21 @@ def test_an_option_for_a_part_that_a_composed_defense_does_not_have_is_told() ->
         parts({"rvtp": {"depth": 2}})
 
 
+@pytest.fixture(scope="module", params=["benchmark.yaml", "leaderboards/rvpt_mini/benchmark.yaml"])
+def suite_file(request: pytest.FixtureRequest) -> Path:
+    return REPOSITORY / request.param
+
+
 @pytest.fixture(scope="module")
-def shipped() -> Suite:
-    return load_suite(REPOSITORY / "benchmark.yaml")
+def shipped(suite_file: Path) -> Suite:
+    return load_suite(suite_file)
 
 
-def test_the_suite_of_the_repository_loads(shipped: Suite) -> None:
+def test_the_suite_of_the_repository_loads(suite_file: Path, shipped: Suite) -> None:
     assert shipped.tracks
     assert shipped.tables
     assert shipped.control == "none"
-    assert yaml.safe_load((REPOSITORY / "benchmark.yaml").read_text()).keys() <= set(Suite.model_fields)
+    assert yaml.safe_load(suite_file.read_text()).keys() <= set(Suite.model_fields)
 
 
 def test_the_options_of_every_item_in_the_repositorys_suite_are_right(shipped: Suite) -> None:

@@ -174,6 +174,27 @@ def test_a_killed_evaluation_goes_on_and_ends_in_the_same_bytes(repository: Repo
     assert repository.read("leaderboards/cells.csv") == uninterrupted
 
 
+def test_the_networks_behind_issba_are_trained_before_its_checkpoint(repository: Repository) -> None:
+    home = repository.folder / "leaderboards" / "rvpt_mini"
+    home.mkdir()
+    shutil.copy(ROOT / "leaderboards" / "rvpt_mini" / "dvc.yaml", home)
+    issba = SMALL["checkpoints"]["badnet"] | {"trigger": "issba", "trigger_options": {"least_bit_accuracy": 0}}
+    suite = SMALL | {
+        "steganography": {"dataset": "captions", "enlarge": 2, "widths": [4, 8], "steps": 1},
+        "checkpoints": {"issba": issba},
+        "tracks": {"backdoors": SMALL["tracks"]["backdoor"] | {"checkpoints": ["issba"]}},
+        "tables": {"small": SMALL["tables"]["small"] | {"tracks": ["backdoors"]}},
+        "analyses": {},
+    }
+    (home / "benchmark.yaml").write_text(yaml.safe_dump(suite, sort_keys=False))
+    own = "leaderboards/rvpt_mini/dvc.yaml:"
+    ran = repository.stages(f"{own}checkpoint@issba")
+    again = repository.stages(f"{own}checkpoint@issba")
+    shutil.rmtree(home)
+    assert (ran, again) == ({f"{own}steganography", f"{own}checkpoint@issba"}, set())
+    assert (repository.folder / "models" / "rvpt_mini" / "base" / "issba" / "checkpoint.json").exists()
+
+
 def _kill_in_the_middle(repository: Repository, stage: str) -> None:
     """Run a stage, and kill its whole process group in the middle of a cell; the batches that it kept are whole."""
     process = subprocess.Popen(

@@ -193,7 +193,13 @@ def test_an_item_that_cannot_be_imported_is_one_fault(
 
 
 @pytest.mark.parametrize(
-    "path", ["benchmark.yaml", "leaderboards/photos/benchmark.yaml", "leaderboards/caltech_mini/benchmark.yaml"]
+    "path",
+    [
+        "benchmark.yaml",
+        "leaderboards/caltech_mini/benchmark.yaml",
+        "leaderboards/photos/benchmark.yaml",
+        "leaderboards/rvpt_mini/benchmark.yaml",
+    ],
 )
 def test_the_suite_is_right(monkeypatch: pytest.MonkeyPatch, path: str) -> None:
     from bench.config import load_suite
