@@ -23,7 +23,6 @@ SMALL = {
         "digits": {},
         "captions": {"pairs": 64},
     },
-    "steganography": {"dataset": "captions", "enlarge": 2, "widths": [4, 8], "steps": 1},
     "checkpoints": {
         "clean": {
             "base": {"architecture": "mini", "weights": "shipped"},
@@ -120,9 +119,9 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Repository:
 
 def test_first_run_makes_every_stage_and_the_second_none(repository: Repository) -> None:
     listed = repository.run("dvc", "stage", "list", "--all", "--name-only").split()
-    # 3 datasets, steganography, 2 checkpoints, 1 + 2 defenses and a whole track, the attacks, 1 + 4 evaluations and a
-    # whole track, collect, 1 table
-    assert len(listed) == 3 + 1 + 2 + 4 + 1 + 6 + 1 + 1
+    # 3 datasets, 2 checkpoints, 1 + 2 defenses and a whole track, the attacks, 1 + 4 evaluations and a whole track,
+    # collect, 1 table
+    assert len(listed) == 3 + 2 + 4 + 1 + 6 + 1 + 1
     assert repository.stages() == set()
     assert (repository.folder / "leaderboards" / "small.md").exists()
 
