@@ -9,6 +9,7 @@ from rich.table import Table
 
 from bench.config import Suite
 from bench.overview.meter import Meter, Stopwatch
+from bench.overview.plan import count_stages
 from bench.overview.reckon import Line, Reckoner
 from bench.paths import Paths
 from bench.progress import console
@@ -20,6 +21,8 @@ _ASSUMED = (
     "Defended models are taken to be as fast as their base; prompts and refiners make them slower.",
     "Peak memory is that of the measuring process up to that line, with one batch at a time.",
 )
+# Seconds on a core that has nothing else to do.
+_START_S = 4.5
 
 
 class Estimate(NamedTuple):
@@ -49,7 +52,18 @@ def estimate(suite: Suite, paths: Paths, meter: Meter | None = None, survivors: 
     reckoner = Reckoner(suite, paths, meter or Stopwatch(), survivors)
     lines = [*reckoner.checkpoints(), *reckoner.defenses(), *reckoner.attacks()]
     share = f"AutoAttack: {survivors:.0%} of the images are taken to be robust after APGD-CE and to need all the rest."
-    return Estimate(lines, [*_ASSUMED, share, *dict.fromkeys(reckoner.notes)])
+    return Estimate(lines, [*_ASSUMED, *_starts(paths), share, *dict.fromkeys(reckoner.notes)])
+
+
+def _starts(paths: Paths) -> list[str]:
+    """How long the stages of the suite's pipeline take to start."""
+    pipeline = paths.suite.with_name("dvc.yaml")
+    try:
+        stages = count_stages(pipeline, paths.suite)
+    except (FileNotFoundError, KeyError):  # there is none, or it is that of another suite
+        return []
+    start = f"The start of each stage (importing torch and the rest, about {_START_S:g} s) is left out"
+    return [f"{start}; for all {stages} stages of {pipeline} that is {in_words(stages * _START_S)}."]
 
 
 def show_estimate(result: Estimate, out: Console = console) -> None:

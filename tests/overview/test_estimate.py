@@ -125,6 +125,26 @@ def test_without_data_sizes_are_assumed_and_said(suite: Suite, paths: Paths, pag
     assert "30% of the images" in text
 
 
+@pytest.mark.usefixtures("fetched")
+def test_the_start_of_stages_is_left_out_and_said(suite: Suite, paths: Paths) -> None:
+    # 2 datasets, 2 checkpoints, 2 + 2 defenses and a whole track, the attacks, 4 + 6 evaluations and a whole track,
+    # collect, 2 tables
+    stages = 2 + 2 + 5 + 1 + 11 + 1 + 2
+    said = [text for text in estimate(suite, paths, Fixed()).assumptions if "start of each stage" in text]
+    assert len(said) == 1
+    assert said[0].endswith(f"for all {stages} stages of dvc.yaml that is 1 min 48 s.")
+
+
+@pytest.mark.usefixtures("fetched")
+@pytest.mark.parametrize("stages", [None, {"other": {"foreach": "${tracks.other.defenses}"}}])
+def test_without_a_pipeline_of_the_suite_no_stages_are_counted(suite: Suite, paths: Paths, stages: dict | None) -> None:
+    pipeline = Path("dvc.yaml")
+    pipeline.unlink()
+    if stages is not None:
+        pipeline.write_text(json.dumps({"stages": stages}))
+    assert not any("start of each stage" in text for text in estimate(suite, paths, Fixed()).assumptions)
+
+
 def test_passes_per_image() -> None:
     assert work_of("clean", clean, clean.Options(), 10, 0.3) == Work(2, 0)
     assert work_of("pgd", pgd, pgd.Options(steps=7), 10, 0.3) == Work(2, 7)
