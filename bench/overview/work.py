@@ -114,7 +114,8 @@ class Sizes:
     def pairs(self, dataset: str, most: int | None = None) -> int:
         """Image-caption pairs."""
         manifest = self._manifest(dataset)
-        count = manifest.splits["train"].count if manifest else self._suite.datasets[dataset].get("pairs", _PAIRS)
+        stated = self.stated(dataset).counts.get("train", _PAIRS)
+        count = manifest.splits["train"].count if manifest else self._suite.datasets[dataset].get("pairs", stated)
         return count if most is None else min(count, most)
 
     def _stated(self, dataset: str) -> Source:

@@ -211,19 +211,23 @@ def coco_captions(root: Path) -> None:
 
 def vqav2(root: Path) -> None:
     _coco_images(root)
-    asked = [(42, "What is it?", 420), (9, "How many?", 90), (42, "Is it red?", 421)]
-    questions = {"questions": [{"image_id": i, "question": q, "question_id": n} for i, q, n in asked]}
-    answers = {
-        "annotations": [
-            {"question_id": n, "image_id": i, "answers": [{"answer": f"{n}-{k}"} for k in range(10)]}
-            for i, _, n in reversed(asked)
-        ]
-    }
-    for archive, name, content in (
-        ("v2_Questions_Val_mscoco.zip", "v2_OpenEnded_mscoco_val2014_questions.json", questions),
-        ("v2_Annotations_Val_mscoco.zip", "v2_mscoco_val2014_annotations.json", answers),
-    ):
-        write_zip(root / "coco" / archive, {name: json.dumps(content).encode()})
+    train = [_coco(identity, "train") for identity in (5, 7, 8)]
+    write_zip(root / "coco/train2014.zip", {f"train2014/{name}": picture(row) for row, name in enumerate(train)})
+    val = [(42, "What is it?", 420), (9, "How many?", 90), (42, "Is it red?", 421)]
+    more = [(7, "What colour?", 71), (5, "Where is it?", 50), (7, "Is it old?", 70), (5, "Who is it?", 51)]
+    for name, part, asked in (("Val", "val", val), ("Train", "train", more)):
+        questions = {"questions": [{"image_id": i, "question": q, "question_id": n} for i, q, n in asked]}
+        answers = {
+            "annotations": [
+                {"question_id": n, "image_id": i, "answers": [{"answer": f"{n}-{k}"} for k in range(10)]}
+                for i, _, n in reversed(asked)
+            ]
+        }
+        for archive, file, content in (
+            (f"v2_Questions_{name}_mscoco.zip", f"v2_OpenEnded_mscoco_{part}2014_questions.json", questions),
+            (f"v2_Annotations_{name}_mscoco.zip", f"v2_mscoco_{part}2014_annotations.json", answers),
+        ):
+            write_zip(root / "coco" / archive, {file: json.dumps(content).encode()})
 
 
 def coco_objects(root: Path) -> None:
@@ -294,8 +298,8 @@ def _shards(folder: Path, count: int, kind: str, texts: Callable[[int], dict[str
         write_tar(folder / f"test-{shard}.tar", files)
 
 
-def _coco(identity: int) -> str:
-    return f"COCO_val2014_{identity:012d}.jpg"
+def _coco(identity: int, part: str = "val") -> str:
+    return f"COCO_{part}2014_{identity:012d}.jpg"
 
 
 def _coco_images(root: Path) -> None:

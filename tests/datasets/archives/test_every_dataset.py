@@ -16,6 +16,7 @@ from bench.clip.defended import DefendedCLIP
 from bench.clip.model import Clip
 from bench.clip.staged import StagedCLIP
 from bench.config import Options
+from bench.datasets import vqav2
 from bench.datasets.archives import fetch as furniture
 from bench.datasets.archives.fetch import fetch_source
 from bench.datasets.sampling import training_sample
@@ -65,7 +66,7 @@ EXPECTED: dict[str, tuple[dict[str, int], tuple[str, ...]]] = {
     "stl10": ({"train": 2, "test": 2, "tecoa16": 2}, ("airplane", "bird")),
     "sun397": ({"train": 6, "val": 2, "test": 4, "tecoa16": 14}, ("abbey", "outdoor apartment building")),
     "ucf101": ({"train": 6, "val": 2, "test": 4}, ("Apply Eye Makeup", "Yo Yo")),
-    "vqav2": ({"val": 2}, ()),
+    "vqav2": ({"train": 2, "val": 2}, ()),
 }  # fmt: skip
 RENDERED = {
     *("shapes", "colours", "backgrounds", "shape_colour", "captions", "scenes", "digits"),
@@ -249,6 +250,24 @@ def test_questions_have_their_image_and_ten_answers(tmp_path: Path, fetched: Fet
     assert list(split.captions) == ["What is it?", "How many?", "Is it red?"]
     assert [split.names[owner][-6:] for owner in split.owners] == ["42.jpg", "09.jpg", "42.jpg"]
     assert split.answers[10:20] == [f"90-{k}" for k in range(10)]
+
+
+def test_questions_to_train_on_have_an_image_each(
+    tmp_path: Path, fetched: Fetched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manifest = fetched("vqav2")
+    split = open_split(tmp_path / "data", manifest, "train")
+    assert len(split.captions) == len(split.images) == 2
+    assert len(split.owners) == 0, "as pairs have it"
+    about = {"What colour?": 7, "Is it old?": 7, "Where is it?": 5, "Who is it?": 5}
+    numbers = {"What colour?": 71, "Is it old?": 70, "Where is it?": 50, "Who is it?": 51}
+    assert [int(name[-6:-4]) for name in split.names] == [about[question] for question in split.captions]
+    assert split.answers[::10] == [f"{numbers[question]}-0" for question in split.captions]
+    asked = [{"question_id": number, "image_id": number // 3, "question": ""} for number in range(300)]
+    monkeypatch.setattr(vqav2, "_TRAIN", 40)
+    chosen = [entry["question_id"] for entry in vqav2.drawn(reversed(asked))]
+    assert len({number // 3 for number in chosen}) == 40
+    assert chosen[:6] == [4, 8, 17, 27, 36, 49]
 
 
 def test_objects_have_a_request_three_questions_and_another_object_that_is_wanted(
