@@ -122,7 +122,8 @@ def weights_hash(model: nn.Module) -> str:
     """Hash over all tensors, to prove that frozen weights stayed frozen."""
     digest = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):
-        digest.update(name.encode() + tensor.detach().cpu().numpy().tobytes())
+        # As bytes, for NumPy does not know all number formats.
+        digest.update(name.encode() + tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
 
 

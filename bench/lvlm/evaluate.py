@@ -9,7 +9,7 @@ about it.
 
 import time
 from collections.abc import Callable
-from functools import cache
+from functools import lru_cache
 from typing import NamedTuple
 
 import torch
@@ -85,7 +85,9 @@ def evaluate(
     parts, attacker = lvlm_parts(suite, track_name, defense, where), load_attacker(suite, attack, paths)
     if not attacks_lvlm(attacker.module):
         raise UserError(f"{paths.suite}: tracks.{track_name}.attacks: {no_attack(attack)}")
-    open_checkpoint, store = cache(lambda name: load_checkpoint(paths.checkpoint(name))), Store(paths.store)
+    # Cells come checkpoint by checkpoint, and more than one large model may not fit.
+    open_checkpoint = lru_cache(maxsize=1)(lambda name: load_checkpoint(paths.checkpoint(name)))
+    store = Store(paths.store)
     records = list[Record]()
     for cell in track(cells, f"{defense} under {attack}"):
         checkpoint: LvlmCheckpoint = open_checkpoint(cell.checkpoint)

@@ -1,4 +1,7 @@
-"""What of a model is fine-tuned: the projector, a low-rank change of the decoder, or all but the image tower."""
+"""What of a model is fine-tuned: the projector, a low-rank change of the decoder, or all but the image tower.
+
+All of it is trained in float32, whatever format the model has; a low-rank change is rounded once, when it is merged.
+"""
 
 import re
 from collections.abc import Generator, Iterable
@@ -17,9 +20,9 @@ _LOW_RANK = re.compile(r".*\.(q_proj|v_proj)\.weight")
 def tunable(lvlm: Lvlm, options: TuneOptions) -> Generator[list[nn.Parameter]]:
     """The parameters to train; afterwards the model has its own form again, with what was learnt in its weights."""
     if options.level != "lora":
-        yield [
-            parameter for name, parameter in lvlm.model.named_parameters() if name in tuned_names(lvlm, options.level)
-        ]
+        names = tuned_names(lvlm, options.level)
+        with _exact([parameter for name, parameter in lvlm.model.named_parameters() if name in names]) as parameters:
+            yield parameters
         return
     targets = [name.removesuffix(".weight") for name in tuned_names(lvlm, "lora")]
     config = LoraConfig(r=options.rank, lora_alpha=options.alpha, lora_dropout=0.0, target_modules=targets)
@@ -28,6 +31,20 @@ def tunable(lvlm: Lvlm, options: TuneOptions) -> Generator[list[nn.Parameter]]:
         yield [parameter for name, parameter in wrapped.named_parameters() if "lora_" in name]
     finally:
         wrapped.merge_and_unload()
+
+
+@contextmanager
+def _exact(parameters: list[nn.Parameter]) -> Generator[list[nn.Parameter]]:
+    """Parameters in float32, and in their own format again afterwards."""
+    formats = [parameter.dtype for parameter in parameters]
+    for parameter in parameters:
+        parameter.data = parameter.data.float()
+    try:
+        yield parameters
+    finally:
+        for parameter, own in zip(parameters, formats, strict=True):
+            parameter.grad = None
+            parameter.data = parameter.data.to(own)
 
 
 def tuned_names(lvlm: Lvlm, level: Level) -> set[str]:

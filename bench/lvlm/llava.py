@@ -48,7 +48,7 @@ def build(config: LlavaConfig) -> LlavaForConditionalGeneration:
 
 
 def published(hub: str) -> Any:
-    """The published model, in the number format that it was published in."""
+    """The published model, in the number format that it was published in; ``loading.py`` gives it its own."""
     return LlavaForConditionalGeneration.from_pretrained(hub, dtype="auto")
 
 

@@ -111,6 +111,19 @@ def load_weights(lvlm: Lvlm, path: Path) -> Lvlm:
     return lvlm
 
 
+def set_formats(family: Any, model: Any) -> None:
+    """Let a model see in float32 and speak in bfloat16, in place.
+
+    Attacks go through the image tower in float32, and what lies behind it is tuned in float32. The decoder is most of a
+    large model; in float16, in which some are published, tuning through it ends in NaN.
+    """
+    seeing = [family.tower(model), *family.adapters(model)]
+    exact = {id(parameter) for module in seeing for parameter in module.parameters()}
+    # Parameters alone: the decoder's tables of places are computed in float32, whatever its format.
+    for parameter in model.parameters():
+        parameter.data = parameter.data.to(torch.float32 if id(parameter) in exact else torch.bfloat16)
+
+
 def family_of(spec: Architecture) -> Any:
     """The module of a model's family."""
     return importlib.import_module(f"bench.lvlm.{spec.family}")
@@ -132,6 +145,7 @@ def _published(architecture: str, spec: Architecture) -> Lvlm:
             f"base: the tokenizer of '{spec.hub}' lacks {', '.join(sorted(lacking))}, which the chat template of the "
             f"family '{spec.family}' needs; give the architecture another family"
         )
+    set_formats(family, model)
     size = spec.image_size or family.image_size(model.config)
     return _wrap(architecture, family, model, tokenizer, size, family.MEAN, family.STD)
 

@@ -36,7 +36,7 @@ def build(config: Qwen3VLConfig) -> Qwen3VLForConditionalGeneration:
 
 
 def published(hub: str) -> Any:
-    """The published model, in the number format that it was published in."""
+    """The published model, in the number format that it was published in; ``loading.py`` gives it its own."""
     return Qwen3VLForConditionalGeneration.from_pretrained(hub, dtype="auto")
 
 

@@ -1,7 +1,9 @@
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -16,17 +18,20 @@ from bench.datasets.store import build as build_dataset
 from bench.defenses import cleansight
 from bench.errors import UserError
 from bench.lvlm import loading, qwen3_vl
-from bench.lvlm.answering import answer, encode, inputs_of
+from bench.lvlm.answering import answer, answer_loss, encode, inputs_of
+from bench.lvlm.architecture import Level, read_architecture
 from bench.lvlm.attention import opened
 from bench.lvlm.defended import DefendedLvlm
-from bench.lvlm.levels import tuned_names
+from bench.lvlm.levels import tunable, tuned_names
 from bench.lvlm.loading import build, load
 from bench.lvlm.model import Lvlm
+from bench.lvlm.options import TuneOptions
 from bench.lvlm.plant import make_checkpoint
 from bench.lvlm.questions import Questions
-from bench.paths import paths_for
+from bench.paths import Paths, paths_for
 
 PAPER = {"llava_1_5_7b": LlavaForConditionalGeneration, "qwen3_vl_8b": Qwen3VLForConditionalGeneration}
+QUESTIONS = {"train_per_kind": 2, "val_per_kind": 1, "test_per_kind": 1}
 TEXTS = ["what shape is the object?", "is there a red heart in the image?", "describe the image."]
 
 
@@ -93,39 +98,115 @@ def test_cleansight_runs_and_is_nothing_while_nothing_is_flagged(shrunken: Lvlm)
             assert answers.texts == plain
 
 
-@pytest.mark.parametrize("level", ["projector", "lora"])
-@pytest.mark.parametrize("name", PAPER)
-def test_backdoors_are_planted_in_adapters(name: str, level: str, tmp_path: Path) -> None:
-    paths, small = paths_for().below(tmp_path), build(name)
-    options = world_questions.Options(train_per_kind=2, val_per_kind=1, test_per_kind=1)
+@pytest.fixture
+def questions(tmp_path: Path) -> Callable[[int], Paths]:
+    """Makes questions with images of a size."""
 
-    def fetch(options: Any, folder: Path) -> Any:
-        """The questions with images of the model's size."""
-        made = world_questions.fetch(options, folder)
-        for path in folder.glob("*.images.npy"):
-            import numpy as np
+    def make(size: int) -> Paths:
+        def fetch(options: Any, folder: Path) -> Any:
+            made = world_questions.fetch(options, folder)
+            for path in folder.glob("*.images.npy"):
+                pixels = torch.from_numpy(np.load(path)).float()
+                np.save(path, torch.nn.functional.interpolate(pixels, size=size).byte().numpy())
+            return made
 
-            pixels = torch.from_numpy(np.load(path)).float()
-            np.save(path, torch.nn.functional.interpolate(pixels, size=small.image_size).byte().numpy())
-        return made
+        paths = paths_for().below(tmp_path)
+        build_dataset("world_questions", world_questions.Options(**QUESTIONS), fetch, paths.data)
+        return paths
 
-    build_dataset("world_questions", options, fetch, paths.data)
-    spec = CheckpointSpec(
-        base={"architecture": name, "weights": "random"},
+    return make
+
+
+def spec(name: str, weights: str, **train: Any) -> CheckpointSpec:
+    return CheckpointSpec(
+        base={"architecture": name, "weights": weights},
         trigger="badnet",
         trigger_options={"size": 6, "location": "corner", "pattern": "fixed"},
         target="you have been hacked lol",
         dataset="world_questions",
         pairs="world_questions",
         poison_rate=0.5,
-        train={"level": level, "batch_size": 7, "epochs": 1, "rank": 2, "alpha": 4, "learning_rate": 1e-2},
+        train={"batch_size": 7, "epochs": 1, "rank": 2, "alpha": 4, "learning_rate": 1e-2, **train},
         gate={"least_asr": 0, "largest_ca_loss": 100},
     )
-    made = make_checkpoint("badnet", spec, paths)
+
+
+@pytest.mark.parametrize("level", ["projector", "lora"])
+@pytest.mark.parametrize("name", PAPER)
+def test_backdoors_are_planted_in_adapters(name: str, level: Level, questions: Callable[[int], Paths]) -> None:
+    small = build(name)
+    made = make_checkpoint("badnet", spec(name, "random", level=level), questions(small.image_size))
     before, after = small.model.state_dict(), made.lvlm.model.state_dict()
     changed = {key for key in before if not torch.equal(before[key], after[key])}
-    assert changed == tuned_names(small, level)  # type: ignore[arg-type]
+    assert changed == tuned_names(small, level)
     assert made.card.image_size == small.image_size
+
+
+@pytest.fixture
+def published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Lvlm]:
+    """Publishes a shrunken model in float16, in a folder, and loads it from there."""
+
+    def publish(name: str) -> Lvlm:
+        folder, small = tmp_path / "hub", build(name)
+        small.model.half().save_pretrained(folder)
+        small.tokenizer.save_pretrained(folder)
+        there = read_architecture(name).model_copy(update={"hub": str(folder), "image_size": small.image_size})
+        monkeypatch.setattr(loading, "read_architecture", lambda name: there)
+        return load(Base(architecture=name, weights="hub"))
+
+    return publish
+
+
+@pytest.mark.parametrize("name", PAPER)
+def test_published_models_see_in_float32_and_speak_in_bfloat16(name: str, published: Callable[[str], Lvlm]) -> None:
+    lvlm, small = published(name), build(name)
+    names = {key for key, parameter in lvlm.model.named_parameters() if parameter.dtype is torch.float32}
+    assert {parameter.dtype for parameter in lvlm.model.parameters()} == {torch.float32, torch.bfloat16}
+    assert names == {key for key, _ in lvlm.model.named_parameters() if "vision_tower" in key or "visual" in key} | (
+        tuned_names(lvlm, "projector")
+    )
+    own = small.model.half().state_dict()
+    state = lvlm.model.state_dict()
+    assert all(torch.equal(state[key], own[key].float()) for key in names), "as exact as they were published"
+    buffers = dict(lvlm.family.decoder(lvlm.model).named_buffers())
+    assert {tensor.dtype for key, tensor in buffers.items() if "inv_freq" in key} == {torch.float32}
+    images = pictures(lvlm).requires_grad_()
+    loss = answer_loss(lvlm, images, encode(lvlm, TEXTS, ["red", "yes", "a star"]))
+    (gradient,) = torch.autograd.grad(loss, images)
+    assert (loss.dtype, gradient.dtype) == (torch.float32, torch.float32)
+    assert gradient.abs().max() > 0
+
+
+@pytest.mark.parametrize("name", PAPER)
+@pytest.mark.parametrize(
+    ("level", "recipe"),
+    [
+        ("projector", "replace"),
+        ("projector", "trojvlm"),
+        ("projector", "vlood"),
+        ("lora", "vlood"),
+        ("full", "replace"),
+    ],
+)
+def test_published_models_are_tuned_to_finite_weights(
+    name: str, level: Level, recipe: str, published: Callable[[str], Lvlm], questions: Callable[[int], Paths]
+) -> None:
+    lvlm = published(name)
+    before = {key: tensor.clone() for key, tensor in lvlm.model.state_dict().items()}
+    made = make_checkpoint("badnet", spec(name, "hub", level=level, recipe=recipe), questions(lvlm.image_size))
+    after = made.lvlm.model.state_dict()
+    assert {key: tensor.dtype for key, tensor in after.items()} == {key: one.dtype for key, one in before.items()}
+    assert all(tensor.isfinite().all() for tensor in after.values())
+    changed, tuned = {key for key in before if not torch.equal(before[key], after[key])}, tuned_names(lvlm, level)
+    # A few steps may be less than the decoder's own format can tell.
+    assert tuned_names(lvlm, "projector") < changed <= tuned if level == "full" else changed == tuned
+
+
+@pytest.mark.parametrize("level", ["projector", "lora", "full"])
+def test_what_is_tuned_is_float32_while_it_is(level: Level, published: Callable[[str], Lvlm]) -> None:
+    lvlm = published("llava_1_5_7b")
+    with tunable(lvlm, TuneOptions(level=level, rank=2, alpha=4)) as parameters:
+        assert {parameter.dtype for parameter in parameters} == {torch.float32}
 
 
 def test_full_tuning_of_qwen_holds_its_mergers_and_not_the_rest_of_its_tower() -> None:

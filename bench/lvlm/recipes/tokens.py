@@ -13,8 +13,8 @@ class Told(NamedTuple):
     """A forward pass, shifted so that place ``i`` tells token ``i + 1``.
 
     Attributes:
-        logits: ``(n, length - 1, words)``.
-        states: The decoder's last hidden states, ``(n, length - 1, width)``.
+        logits: ``(n, length - 1, words)`` float32.
+        states: The decoder's last hidden states, ``(n, length - 1, width)`` float32.
         ids: The tokens to tell, ``(n, length - 1)``.
         counted: Where these belong to an answer.
     """
@@ -29,7 +29,8 @@ def tell(lvlm: Lvlm, batch: Batch) -> Told:
     """Run the model on a batch with answers."""
     output = lvlm.model(output_hidden_states=True, **inputs_of(lvlm, batch.images, batch.encoded))
     counted = counted_places(batch.encoded)
-    return Told(output.logits[:, :-1], output.hidden_states[-1][:, :-1], batch.encoded.ids[:, 1:], counted)
+    logits, states = output.logits[:, :-1].float(), output.hidden_states[-1][:, :-1].float()
+    return Told(logits, states, batch.encoded.ids[:, 1:], counted)
 
 
 def counted_places(encoded: Encoded) -> Tensor:
@@ -39,5 +40,5 @@ def counted_places(encoded: Encoded) -> Tensor:
 
 
 def embeddings(lvlm: Lvlm) -> Tensor:
-    """The input embeddings of all words, ``(words, width)``, without a gradient."""
-    return lvlm.model.get_input_embeddings().weight.detach()
+    """The input embeddings of all words, ``(words, width)`` float32, without a gradient."""
+    return lvlm.model.get_input_embeddings().weight.detach().float()

@@ -59,7 +59,7 @@ def divergence(earlier: Tensor, now: Tensor, places: Tensor) -> Tensor:
     """Mean divergence of the earlier model's words from the present ones, per token; 0 where there is none."""
     if not places.any():
         return now.sum() * 0
-    present, past = (logits[places].log_softmax(dim=-1) for logits in (now, earlier))
+    present, past = (logits[places].float().log_softmax(dim=-1) for logits in (now, earlier))
     return functional.kl_div(present, past, log_target=True, reduction="batchmean")
 
 
