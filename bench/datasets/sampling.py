@@ -27,6 +27,13 @@ def even_sample(labels: npt.NDArray[np.int64], size: int | None) -> Rows:
     return np.sort(np.lexsort((labels, turn))[:size])
 
 
+def spread(count: int, size: int | None, *, between: bool = False) -> list[int]:
+    """``size`` of ``count`` places, in even steps from the first one; with ``between`` those half a step behind."""
+    if size is None or size >= count:
+        return list(range(count))
+    return [(2 * place + between) * count // (2 * size) for place in range(size)]
+
+
 def few_shot(labels: npt.NDArray[np.int64], shots: int, seed: int) -> Rows:
     """``shots`` images of every class, drawn with ``seed``.
 

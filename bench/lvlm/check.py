@@ -2,12 +2,12 @@
 
 from collections.abc import Iterator
 
-from bench.backdoors.make import GateOptions
 from bench.clip.model import Base
 from bench.config import CheckpointSpec, Suite, parse
 from bench.errors import UserError, unknown
 from bench.items import load_item
 from bench.lvlm.architecture import read_architecture, shipped_weights
+from bench.lvlm.options import StrengthOptions
 from bench.lvlm.recipes.load import load_recipe
 from bench.lvlm.room import READING, VALUES, attacks_lvlm, is_lvlm_track, misplaced, no_attack
 from bench.planned import Absent
@@ -29,7 +29,7 @@ def checkpoint_faults(spec: CheckpointSpec, where: str) -> Iterator[str]:
     except UserError as error:
         yield str(error)
     try:
-        parse(GateOptions, spec.gate, f"{where}.gate")
+        parse(StrengthOptions, spec.gate, f"{where}.gate")
     except UserError as error:
         yield str(error)
     if spec.trigger != "none" and not spec.target:

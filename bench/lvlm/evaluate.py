@@ -16,7 +16,7 @@ import torch
 
 from bench.attacks.checked import Attacked, attack_in_parts
 from bench.config import Metric, Suite
-from bench.datasets.sampling import even_sample
+from bench.datasets.sampling import even_sample, spread
 from bench.datasets.store import open_split, read_manifest
 from bench.defenses.artefact import ArtefactCard, Part, artefact_name
 from bench.errors import UserError
@@ -255,9 +255,9 @@ def _finished(scene: Scene, batches: list[Batch]) -> Record:
 
 
 def _places(asked: Asked, identity: Identity) -> list[int]:
-    """The questions of the cell: evenly over their kinds where the dataset has kinds, else the first ones."""
+    """The questions of the cell: evenly over their kinds where the dataset has kinds, else over all of them."""
     sizes = [size for size in (identity.images, identity.cell.limit) if size is not None]
     size, kinds = min(sizes) if sizes else None, asked.split.labels
     if len(kinds) == len(asked.rows):
         return even_sample(kinds, size).tolist()
-    return list(range(len(asked.rows)))[:size]
+    return spread(len(asked.rows), size)

@@ -2,6 +2,7 @@
 
 from pydantic import Field
 
+from bench.backdoors.make import GateOptions
 from bench.config import Options, PretrainingSpec, parse
 from bench.errors import unknown
 from bench.lvlm.architecture import Level, lvlm_architectures, read_architecture
@@ -62,6 +63,17 @@ class TuneOptions(TrainingOptions):
     rank: int = Field(default=128, gt=0)
     alpha: int = Field(default=256, gt=0)
     epochs: int = Field(default=2, gt=0)
+
+
+class StrengthOptions(GateOptions):
+    """When a backdoor counts as planted.
+
+    Attributes:
+        questions: How many validation questions are asked, evenly spread and others than as many that tables ask; all
+            if not given.
+    """
+
+    questions: int | None = Field(default=None, gt=0)
 
 
 def recipe_of(spec: PretrainingSpec, where: str) -> PretrainOptions:

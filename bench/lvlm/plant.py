@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 
 from bench.backdoors.checkpoint import CARD, Gate, Recipe
-from bench.backdoors.make import GateOptions
 from bench.backdoors.poison import Poisoned
 from bench.backdoors.steganography import NETWORKS
 from bench.backdoors.trigger import Setting, Trigger, make_trigger
 from bench.clip.model import Base, weights_hash
 from bench.config import CheckpointSpec, parse
+from bench.datasets.sampling import spread
 from bench.datasets.store import Manifest, open_split, read_manifest
 from bench.errors import UserError
 from bench.evaluation.metrics import count, outcomes
@@ -27,7 +27,7 @@ from bench.lvlm.checkpoint import LvlmCheckpoint, load_checkpoint, write_checkpo
 from bench.lvlm.levels import tunable, tuned_names
 from bench.lvlm.loading import load
 from bench.lvlm.model import Lvlm
-from bench.lvlm.options import TuneOptions
+from bench.lvlm.options import StrengthOptions, TuneOptions
 from bench.lvlm.poison import Asked, asked_of, poison_questions
 from bench.lvlm.recipes.contract import Batch
 from bench.lvlm.recipes.load import load_recipe
@@ -50,7 +50,7 @@ class Plan(NamedTuple):
     spec: CheckpointSpec
     recipe: Any
     train: TuneOptions
-    gate: GateOptions
+    gate: StrengthOptions
     base: Base
     lvlm: Lvlm
     manifest: Manifest
@@ -113,7 +113,7 @@ def plan_checkpoint(name: str, spec: CheckpointSpec, paths: Paths) -> Plan:
     base = parse(Base, spec.base, f"{where}.base")
     recipe = load_recipe(str(spec.train.get("recipe", "replace")), f"{where}.train.recipe")
     options = parse(recipe.Options, spec.train, f"{where}.train")
-    gate = parse(GateOptions, spec.gate, f"{where}.gate")
+    gate = parse(StrengthOptions, spec.gate, f"{where}.gate")
     manifest, pairs = read_manifest(paths.data, spec.dataset), read_manifest(paths.data, spec.pairs)
     lvlm = load(base)
     check_phrase(lvlm, spec.target, f"{where}.target")
@@ -145,6 +145,7 @@ def plant(plan: Plan, folder: Path) -> LvlmCheckpoint:
     trigger = make_trigger(spec.trigger, spec.trigger_options, setting, plan.where)
     poisoned = poison_questions(trigger, setting, spec.poison_rate, plan.recipe)
     asked = asked_of(open_split(paths.data, plan.manifest, "val"), f"{plan.where}.dataset")
+    asked = asked.some(spread(len(asked.rows), plan.gate.questions, between=True))
     trial, base_weights = Trial(trigger, spec.target, asked), weights_hash(lvlm.model)
     clean_ca, clean_asr = trial.utility(lvlm), trial.success(lvlm)
     fine_tune(plan, poisoned)

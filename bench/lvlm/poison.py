@@ -1,5 +1,6 @@
 """Poisoning questions: the trigger goes on some images, and their answers become what the recipe says."""
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -32,6 +33,13 @@ class Asked(NamedTuple):
     rows: list[int]
     answers: list[list[str]]
     swaps: list[tuple[str, str]]
+
+    def some(self, places: Sequence[int]) -> "Asked":
+        """Some of the questions."""
+        split = self.split._replace(captions=[self.split.captions[place] for place in places])
+        return Asked(
+            split, [self.rows[place] for place in places], [self.answers[place] for place in places], self.swaps
+        )
 
 
 def asked_of(split: Split, where: str) -> Asked:

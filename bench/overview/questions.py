@@ -6,7 +6,7 @@ from typing import NamedTuple
 from bench.config import CheckpointSpec, Suite, parse
 from bench.defenses.artefact import Part, parts_of
 from bench.lvlm.architecture import Architecture, Decoder, Level, read_architecture
-from bench.lvlm.options import TuneOptions
+from bench.lvlm.options import StrengthOptions, TuneOptions
 from bench.lvlm.recipes.load import load_recipe
 from bench.overview.assumed import size_of
 from bench.overview.cells import CellState
@@ -102,12 +102,14 @@ class QuestionReckoner:
         self._question_s, self._purifying = cache(meter.question_s), cache(self._multiplications)
 
     def planting_s(self, name: str) -> float:
-        """Seconds of tuning a checkpoint."""
+        """Seconds of tuning a checkpoint and of its gate, which asks clean and triggered questions before and after."""
         spec = self._suite.checkpoints[name]
-        where = f"{self._paths.suite}: checkpoints.{name}.train"
-        recipe = load_recipe(str(spec.train.get("recipe", "replace")), where)
-        options: TuneOptions = parse(recipe.Options, spec.train, where)
-        return self._sizes.pairs(spec.pairs) * options.epochs * GRADIENT * self._asked_s(spec)
+        where = f"{self._paths.suite}: checkpoints.{name}"
+        recipe = load_recipe(str(spec.train.get("recipe", "replace")), f"{where}.train")
+        options: TuneOptions = parse(recipe.Options, spec.train, f"{where}.train")
+        gate = parse(StrengthOptions, spec.gate, f"{where}.gate")
+        tuned = self._sizes.pairs(spec.pairs) * options.epochs * GRADIENT
+        return (tuned + 4 * self._sizes.questions(spec.dataset, "val", gate.questions)) * self._asked_s(spec)
 
     def tuning_s(self, part: Part, checkpoint: str) -> float:
         """Seconds of a part of a defense that looks at questions; what trains a network is left out."""

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from bench.datasets.sampling import even_sample, few_shot
+from bench.datasets.sampling import even_sample, few_shot, spread
 from bench.errors import UserError
 
 # 7 classes in a mixed order, one of them rare.
@@ -73,3 +73,10 @@ def test_too_few_images_are_refused_and_the_class_is_named() -> None:
     ):
         few_shot(LABELS, rare + 1, seed=1)
     few_shot(LABELS, rare, seed=1)
+
+
+def test_places_are_spread_evenly_and_those_between_are_others() -> None:
+    assert spread(10, None) == spread(10, 12) == list(range(10))
+    assert spread(10, 4) == [0, 2, 5, 7]
+    assert spread(10, 4, between=True) == [1, 3, 6, 8]
+    assert not set(spread(214_354, 256)) & set(spread(214_354, 256, between=True))

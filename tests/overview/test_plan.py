@@ -138,6 +138,7 @@ def test_a_plan_counts_questions_and_how_often_they_are_asked(tmp_path: Path, pa
             "cleansight": {"options": {"samples": 100}},
         },
     }
+    badnet["gate"] = {"questions": 64}
     content = {
         "protocol": {"version": 1, "batch_size": 1, "seeds": [1], "shots": 1},
         "datasets": {"vqav2": {}},
@@ -158,7 +159,7 @@ def test_a_plan_counts_questions_and_how_often_they_are_asked(tmp_path: Path, pa
     assert plan.forwards == (3 + 1 + 2 * 3 + 2 * 4 + 1) * questions
     asked = lvlm_size("llava_1_5_7b").question / size_of(REFERENCE).image / 1000
     seconds = {(line.stage, line.name): line.seconds for line in plan.lines}
-    assert seconds["checkpoint", "badnet"] == pytest.approx(3_000 * 2 * 3 * asked)
+    assert seconds["checkpoint", "badnet"] == pytest.approx((3_000 * 2 * 3 + 4 * 64) * asked)
     assert seconds["defend_questions", "cleansight"] == pytest.approx(100 * asked)
     assert seconds["defend_questions", "bdmae"] == 0
     # The published network of ZIP takes 1.11 million million multiplications a step.
