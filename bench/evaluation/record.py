@@ -120,8 +120,8 @@ class Record(Options):
         high: Upper end of the 95 % interval, percent.
         variants: For ASR, its values in percent by other projects' rules (``bench.evaluation.metrics``); for large
             vision-language models ``alarms``, how many attacks a defense that looks for them saw, ``right_beside``,
-            how many answers are right without the attacker's phrase, and ``wanted``, how many name the object that an
-            attack wants to be seen.
+            how many answers are right without the attacker's phrase, ``vqa``, the mean of VQA's own score where ten
+            people answered each question, and ``wanted``, how many name the object that an attack wants to be seen.
         poisoned: Training pairs of the checkpoint that carry its trigger.
         poison_rate: These over all its training pairs.
         flags: Warnings about the evaluation.

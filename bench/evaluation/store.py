@@ -24,8 +24,8 @@ from bench.files import write_text
 class Batch(NamedTuple):
     """One finished batch of a cell: predictions for ``rows``, what they cost, and more on each row.
 
-    Of large vision-language models: how unlike clean ones a guard found the question, whether it raised the alarm, and
-    whether what is said beside the attacker's phrase is right.
+    Of large vision-language models: how unlike clean ones a guard found the question, whether it raised the alarm,
+    whether what is said beside the attacker's phrase is right, and the answer's score by VQA's rule.
     """
 
     rows: list[int]
@@ -37,6 +37,7 @@ class Batch(NamedTuple):
     distances: Sequence[float] = ()
     alarms: Sequence[bool] = ()
     beside: Sequence[bool] = ()
+    scores: Sequence[float] = ()
 
 
 def key_of(identity: Identity) -> str:

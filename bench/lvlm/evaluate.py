@@ -34,7 +34,7 @@ from bench.lvlm.defended import DefendedLvlm
 from bench.lvlm.fitting import load_defended, lvlm_parts
 from bench.lvlm.poison import Asked, asked_of
 from bench.lvlm.room import VALUES, attacks_lvlm, no_attack
-from bench.lvlm.verdict import RIGHT, TARGET, named, verdict, without_phrase
+from bench.lvlm.verdict import PEOPLE, RIGHT, TARGET, named, verdict, vqa_score, without_phrase
 from bench.lvlm.views import Sight, sight_of
 from bench.memory import peak_memory_mb
 from bench.paths import Paths
@@ -169,13 +169,15 @@ def _ask(scene: Scene, places: list[int]) -> Batch:
     answers = scene.model.answer(images, [asked.split.captions[place] for place in places], longest)
     pairs = list(zip(answers.texts, places, strict=True))
     distances = [round(distance, 4) for distance in answers.distances.tolist()]
-    seconds, beside = round(time.monotonic() - start, 3), list[bool]()
+    seconds, beside, scores = round(time.monotonic() - start, 3), list[bool](), list[float]()
     if asked.swaps:
         verdicts = [named(text, *asked.swaps[asked.rows[place]]) for text, place in pairs]
     else:
         verdicts = [verdict(text, asked.answers[place], target) for text, place in pairs]
         rest = [(without_phrase(text, target) if target else text, place) for text, place in pairs]
         beside = [verdict(text, asked.answers[place], "") == RIGHT for text, place in rest]
+        if all(len(asked.answers[place]) == PEOPLE for place in places):
+            scores = [round(vqa_score(text, asked.answers[place]), 4) for text, place in pairs]
     return Batch(
         places,
         verdicts,
@@ -186,6 +188,7 @@ def _ask(scene: Scene, places: list[int]) -> Batch:
         distances,
         answers.alarms.tolist(),
         beside,
+        scores,
     )
 
 
@@ -214,12 +217,12 @@ def _finished(scene: Scene, batches: list[Batch]) -> Record:
     predictions = [prediction for batch in batches for prediction in batch.predictions]
     alarms = [alarm for batch in batches for alarm in batch.alarms]
     beside = [right for batch in batches for right in batch.beside]
+    scores = [score for batch in batches for score in batch.scores] if scene.metric == "CU" else []
     counted = count(outcomes(scene.metric, predictions, [RIGHT] * len(predictions), TARGET))
     interval, seconds = wilson(counted), sum(batch.seconds for batch in batches)
     recipe, images = scene.checkpoint.card.recipe, len({scene.asked.rows[place] for place in scene.places})
-    variants = {
-        name: 100 * sum(found) / len(found) for name, found in (("alarms", alarms), ("right_beside", beside)) if found
-    }
+    shares = (("alarms", alarms), ("right_beside", beside), ("vqa", scores))
+    variants = {name: 100 * sum(found) / len(found) for name, found in shares if found}
     if scene.asked.swaps and predictions:
         variants["wanted"] = 100 * predictions.count(TARGET) / len(predictions)
     return Record(
