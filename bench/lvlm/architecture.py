@@ -74,7 +74,7 @@ class Architecture(Options):
         words: Folder that holds the vocabulary; the architecture's own if empty.
         clip: Architecture and weights of the CLIP whose image tower a published model sees with, where it is one's.
         hub: Repository of the published model. ``vision`` and ``text`` are then those of a shrunken one with random
-            weights, on which all code can be tried.
+            weights, on which all code can be tried; with images of the published size, triggers fit too.
         image_size: Side of the images in pixels, for a published model that takes any.
         published: Sizes of the published model.
     """

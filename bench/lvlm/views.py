@@ -6,8 +6,9 @@ projection and text tower; to other towers the attack can come by transfer only.
 
 from collections.abc import Callable, Sequence
 from functools import cache
-from typing import Any
 
+import torch
+from open_clip import CLIP, CLIPTextCfg, CLIPVisionCfg, get_tokenizer
 from open_clip.transformer import VisionTransformer
 from torch import Tensor
 
@@ -16,8 +17,10 @@ from bench.backdoors.trigger import Trigger
 from bench.clip.classifier import Classifier
 from bench.clip.model import Base, Clip
 from bench.clip.model import load as load_clip
+from bench.clip.small import MEAN, STD
 from bench.clip.values import clip_view, word_view
 from bench.config import ThreatModel
+from bench.device import compute_device
 from bench.errors import UserError
 from bench.evaluation.adversary import Attacker, Mean, View
 from bench.lvlm.architecture import read_architecture
@@ -66,10 +69,10 @@ def tower_view(model: DefendedLvlm, clip: Clip, words: Sequence[str]) -> Classif
 
 
 def clip_behind(lvlm: Lvlm) -> Clip:
-    """The CLIP whose image tower a model sees with.
+    """The CLIP whose image tower a model sees with; behind a shrunken one, with random weights, a random CLIP.
 
     Raises:
-        UserError: There is none, or the model is a shrunken one with a tower of another width.
+        UserError: There is none.
     """
     spec = read_architecture(lvlm.architecture)
     named = {"architecture": spec.tower, "weights": "shipped"} if spec.tower else spec.clip
@@ -78,14 +81,22 @@ def clip_behind(lvlm: Lvlm) -> Clip:
             f"'{lvlm.architecture}' does not see with a CLIP's image tower, whose values V-Attack needs; attack it "
             "with the threat model 'transfer' and surrogates that are CLIPs"
         )
-    clip = _clip(named["architecture"], named["weights"])
-    visual: Any = clip.model.visual
-    if visual.proj.shape[0] != lvlm.model.config.vision_config.hidden_size:
-        raise UserError(
-            f"'{lvlm.architecture}' with random weights is shrunken: its image tower is not that of "
-            f"'{named['architecture']}', whose texts V-Attack needs; use its published weights, or 'transfer'"
+    width = lvlm.model.config.vision_config.hidden_size
+    return _random_clip(width) if spec.vision.get("hidden_size") == width else _clip(**named)
+
+
+@cache
+def _random_clip(width: int) -> Clip:
+    """What V-Attack uses of a CLIP, a text tower and a projection, for an image tower of ``width``."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = CLIP(
+            embed_dim=width,
+            vision_cfg=CLIPVisionCfg(layers=1, width=width, head_width=width, image_size=32, patch_size=32),
+            text_cfg=CLIPTextCfg(layers=1, width=width, heads=1),
         )
-    return clip
+    model.to(compute_device()).eval().requires_grad_(False)
+    return Clip("random", model, get_tokenizer("ViT-B-32"), 32, MEAN, STD)
 
 
 @cache

@@ -110,7 +110,7 @@ def test_a_llavas_values_are_those_of_the_clip_that_its_tower_comes_from(shipped
 @torch.no_grad()
 def test_values_are_what_the_last_attention_gives_where_each_token_sees_itself_only() -> None:
     lvlm = build("llava_1_5_7b", seed=2)
-    tower, images, projection = lvlm.family.tower(lvlm.model), pictures(28), torch.randn(32, 8)
+    tower, images, projection = lvlm.family.tower(lvlm.model), pictures(336), torch.randn(32, 8)
     last, caught = tower.encoder.layers[-1].self_attn, list[torch.Tensor]()
 
     def alone(module: Any, query: Any, key: Any, value: torch.Tensor, *rest: Any, **others: Any) -> Any:
@@ -145,23 +145,20 @@ def test_a_white_box_view_goes_through_filter_and_anchor(shipped: Lvlm) -> None:
     assert gradient.abs().max() > 0
 
 
-@pytest.mark.parametrize(
-    ("architecture", "message"),
-    [
-        ("qwen3_vl_8b", "'qwen3_vl_8b' does not see with a CLIP's image tower, .* 'transfer' and surrogates"),
-        ("llava_1_5_7b", "'llava_1_5_7b' with random weights is shrunken"),
-    ],
-)
-def test_a_tower_without_the_texts_of_a_clip_is_told(
-    architecture: str, message: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from bench.lvlm import views
+def test_a_tower_without_the_texts_of_a_clip_is_told() -> None:
+    with pytest.raises(
+        UserError, match=r"'qwen3_vl_8b' does not see with a CLIP's image tower, .* 'transfer' and surrogates"
+    ):
+        clip_behind(build("qwen3_vl_8b"))
 
-    monkeypatch.setattr(views, "load_clip", lambda base: load_clip(Base(architecture="mini", weights="shipped")))
-    views._clip.cache_clear()
-    with pytest.raises(UserError, match=message):
-        clip_behind(build(architecture))
-    views._clip.cache_clear()
+
+def test_behind_a_shrunken_model_is_a_random_clip() -> None:
+    lvlm = build("llava_1_5_7b")
+    pixels = pictures(336).requires_grad_()
+    found = tower_view(DefendedLvlm(lvlm), clip_behind(lvlm), WORDS)(pixels)
+    assert found.shape == (2, 4, 2)
+    (gradient,) = torch.autograd.grad(found.sum(), pixels)
+    assert gradient.abs().max() > 0
 
 
 class Made:
