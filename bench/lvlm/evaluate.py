@@ -3,8 +3,7 @@
 A cell's sample is questions instead of images, and in the place of a predicted class stands the verdict on an answer
 (``verdict.py``), so that counting, intervals, tables and ``bench verify`` need nothing of their own. ``clean`` then
 gives the clean utility (CU) and ``trigger`` the attack success rate (ASR); ``v_attack`` gives the robust accuracy (RA).
-What a guard thought of each question is kept beside it. An image is attacked once for all questions of a batch that are
-about it.
+What a guard thought of each question is kept beside it.
 """
 
 import time
@@ -12,11 +11,7 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import NamedTuple
 
-import torch
-
-from bench.attacks.checked import Attacked, attack_in_parts
 from bench.config import Metric, Suite
-from bench.datasets.sampling import even_sample, spread
 from bench.datasets.store import open_split, read_manifest
 from bench.defenses.artefact import ArtefactCard, Part, artefact_name
 from bench.errors import UserError
@@ -28,24 +23,21 @@ from bench.evaluation.record import Cell, Cost, Identity, Outcome, Record
 from bench.evaluation.run import write_records
 from bench.evaluation.store import Batch, Store, key_of
 from bench.items import source_hash
-from bench.lvlm.answering import LONGEST
+from bench.lvlm.asking import attacked_images, chosen, longest_answer, verdicts
 from bench.lvlm.checkpoint import LvlmCheckpoint, load_checkpoint
 from bench.lvlm.defended import DefendedLvlm
 from bench.lvlm.fitting import load_defended, lvlm_parts
 from bench.lvlm.poison import Asked, asked_of
 from bench.lvlm.room import VALUES, attacks_lvlm, no_attack
-from bench.lvlm.verdict import PEOPLE, RIGHT, TARGET, named, verdict, vqa_score, without_phrase
+from bench.lvlm.verdict import PEOPLE, RIGHT, TARGET, vqa_score, without_phrase
 from bench.lvlm.views import Sight, sight_of
 from bench.memory import peak_memory_mb
 from bench.paths import Paths
 from bench.planned import Absent, leave_note
 from bench.progress import track
 from bench.provenance import provenance
-from bench.randomness import sample_seeds
 
 _METRICS: dict[str, Metric] = {"CA": "CU", "ASR": "ASR", "RA": "RA"}
-# Longest free answer in tokens, where an answer need only name an object.
-_FREE = 64
 
 
 class Scene(NamedTuple):
@@ -136,7 +128,7 @@ def _record(
 
     def scene(defended: DefendedLvlm) -> Scene:
         sight = sight_of(cell.threat_model, attacker, defended, checkpoint.trigger)
-        return Scene(identity, attacker, defended, card, checkpoint, asked, _places(asked, identity), sight)
+        return Scene(identity, attacker, defended, card, checkpoint, asked, chosen(asked, _size(identity)), sight)
 
     return settle(identity, metric, lambda finished, keep: compute(scene(model), finished, keep), store)
 
@@ -163,24 +155,20 @@ def compute(scene: Scene, finished: dict[int, Batch], keep: Callable[[Batch], No
 def _ask(scene: Scene, places: list[int]) -> Batch:
     """Attack the images of some questions, ask them, and judge the answers."""
     start, asked, target = time.monotonic(), scene.asked, scene.checkpoint.card.target or ""
-    attacked, rows = _attack(scene, places)
-    images = attacked.images[[rows.index(asked.rows[place]) for place in places]]
-    longest = _FREE if asked.swaps else LONGEST
-    answers = scene.model.answer(images, [asked.split.captions[place] for place in places], longest)
-    pairs = list(zip(answers.texts, places, strict=True))
+    attacked, images = attacked_images(scene.attacker, scene.sight, asked, places, scene.identity.cell.seed)
+    texts = [asked.split.captions[place] for place in places]
+    answers = scene.model.answer(images, texts, longest_answer(asked))
     distances = [round(distance, 4) for distance in answers.distances.tolist()]
     seconds, beside, scores = round(time.monotonic() - start, 3), list[bool](), list[float]()
-    if asked.swaps:
-        verdicts = [named(text, *asked.swaps[asked.rows[place]]) for text, place in pairs]
-    else:
-        verdicts = [verdict(text, asked.answers[place], target) for text, place in pairs]
-        rest = [(without_phrase(text, target) if target else text, place) for text, place in pairs]
-        beside = [verdict(text, asked.answers[place], "") == RIGHT for text, place in rest]
+    if not asked.swaps:
+        rest = [without_phrase(text, target) if target else text for text in answers.texts]
+        beside = [found == RIGHT for found in verdicts(asked, places, rest, "")]
         if all(len(asked.answers[place]) == PEOPLE for place in places):
+            pairs = zip(answers.texts, places, strict=True)
             scores = [round(vqa_score(text, asked.answers[place]), 4) for text, place in pairs]
     return Batch(
         places,
-        verdicts,
+        verdicts(asked, places, answers.texts, target),
         sorted(attacked.flags),
         attacked.forwards,
         attacked.backwards,
@@ -190,27 +178,6 @@ def _ask(scene: Scene, places: list[int]) -> Batch:
         beside,
         scores,
     )
-
-
-def _attack(scene: Scene, places: list[int]) -> tuple[Attacked, list[int]]:
-    """The images that some questions are about, attacked, and the rows of the split that these are."""
-    asked = scene.asked
-    rows = sorted({asked.rows[place] for place in places})
-    swaps = [asked.swaps[row] for row in rows] if asked.swaps else []
-    words = sorted({word for swap in swaps for word in swap})
-    view, labels = scene.sight(words), torch.zeros(len(rows), dtype=torch.long)
-    if swaps:
-        labels = torch.tensor([[words.index(word) for word in swap] for swap in swaps])
-    attacked = attack_in_parts(
-        scene.attacker.module,
-        view.source,
-        asked.split.batch(rows),
-        labels,
-        options=scene.attacker.options,
-        seeds=sample_seeds(scene.identity.cell.seed, rows),
-        knowledge=view.knowledge,
-    )
-    return attacked, rows
 
 
 def _finished(scene: Scene, batches: list[Batch]) -> Record:
@@ -257,10 +224,7 @@ def _finished(scene: Scene, batches: list[Batch]) -> Record:
     )
 
 
-def _places(asked: Asked, identity: Identity) -> list[int]:
-    """The questions of the cell: evenly over their kinds where the dataset has kinds, else over all of them."""
+def _size(identity: Identity) -> int | None:
+    """How many questions the cell has; all if None."""
     sizes = [size for size in (identity.images, identity.cell.limit) if size is not None]
-    size, kinds = min(sizes) if sizes else None, asked.split.labels
-    if len(kinds) == len(asked.rows):
-        return even_sample(kinds, size).tolist()
-    return spread(len(asked.rows), size)
+    return min(sizes) if sizes else None

@@ -151,7 +151,7 @@ def _fit(task: Fitting, folder: Path) -> ArtefactCard:
     start, tuned, samples, victim = time.monotonic(), 0, 0, DefendedLvlm(task.checkpoint.lvlm)
     reason = ""
     for part in task.parts:
-        data = _questions(task, part)
+        data = questions_of(part, task.pairs, task.paths, task.where)
         file = folder / f"{part.name}.safetensors"
         try:
             if getattr(part.module, "IGNORES_VICTIM", False):
@@ -211,16 +211,26 @@ def _hash(content: Any) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def _questions(task: Fitting, part: Part) -> Questions | None:
-    """Clean training questions or images, for a part that asks for them."""
+def questions_of(part: Part, pairs: str, paths: Paths, where: str) -> Questions | None:
+    """Clean training questions or images, for a part that asks for them.
+
+    Args:
+        part: Of a defense.
+        pairs: Dataset of the track's ``pairs``; empty if it names none.
+        paths: Where the dataset is.
+        where: File and key of the defense, for messages.
+
+    Raises:
+        UserError: The track names none, or no questions with an image each.
+    """
     if part.module.TUNES_ON not in READING:
         return None
-    if not task.pairs:
-        raise UserError(f"{task.where}: '{part.name}' {READING[part.module.TUNES_ON]} under the track's 'pairs'")
-    split = open_split(task.paths.data, read_manifest(task.paths.data, task.pairs), "train")
+    if not pairs:
+        raise UserError(f"{where}: '{part.name}' {READING[part.module.TUNES_ON]} under the track's 'pairs'")
+    split = open_split(paths.data, read_manifest(paths.data, pairs), "train")
     if part.module.TUNES_ON == "images":
         return Questions(torch.from_numpy(split.images), [])
-    asked = asked_of(split, f"{task.where} (pairs)")
+    asked = asked_of(split, f"{where} (pairs)")
     if len(split.owners):
-        raise UserError(f"{task.where}: several questions are about one image of '{task.pairs}'; name other questions")
+        raise UserError(f"{where}: several questions are about one image of '{pairs}'; name other questions")
     return Questions(torch.from_numpy(split.images), list(asked.split.captions))
