@@ -69,8 +69,9 @@ def entry(method: str, **changes: Any) -> dict[str, Any]:
 
 
 def test_every_analysis_is_run_below() -> None:
-    # What large models see with is in test_image_towers.py.
-    assert sorted([*ANALYSES, "image_towers"]) == item_ids("analyses")
+    # What large models see with is in test_image_towers.py, what else is about them in the folder lvlm.
+    large = ["detection"]
+    assert sorted([*ANALYSES, "image_towers", *large]) == item_ids("analyses")
 
 
 @pytest.mark.parametrize("method", ANALYSES)
