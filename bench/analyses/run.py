@@ -18,7 +18,7 @@ _DIGITS = "%.6g"
 # Columns that hold names, which may look like numbers.
 _IDS = (
     "model", "perturbation", "panel", "scenario", "bar", "version", "class", "defense", "checkpoint", "part",
-    "condition", "view", "attack", "stage", "other", "line", "kind",
+    "condition", "view", "attack", "stage", "other", "line", "kind", "question", "answer", "defended",
 )  # fmt: skip
 
 
