@@ -70,7 +70,7 @@ def entry(method: str, **changes: Any) -> dict[str, Any]:
 
 def test_every_analysis_is_run_below() -> None:
     # What large models see with is in test_image_towers.py, what else is about them in the folder lvlm.
-    large = ["ablation", "attention_maps", "detection", "even_attention", "guard"]
+    large = ["ablation", "attention_maps", "detection", "even_attention", "guard", "seen_examples"]
     assert sorted([*ANALYSES, "image_towers", *large]) == item_ids("analyses")
 
 
