@@ -141,7 +141,7 @@ def open_larges(source: Source, models: Mapping[str, ModelReference]) -> Iterato
     As for CLIPs, a backdoor that failed its strength gate is told in the name.
 
     Raises:
-        UserError: A checkpoint or a defense has not been made, or packages are missing.
+        UserError: A checkpoint or a defense has not been made, its training diverged, or packages are missing.
     """
     check_libraries()
     from bench.lvlm.checkpoint import load_checkpoint
@@ -152,7 +152,9 @@ def open_larges(source: Source, models: Mapping[str, ModelReference]) -> Iterato
         parts = lvlm_parts(source.suite, one.track, one.defense, where)
         checkpoint = load_checkpoint(source.paths.checkpoint(one.checkpoint))
         folder = source.paths.defended(one.track, one.defense, one.checkpoint) / artefact_name(parts, "", one.seed)
-        _, model = load_defended(folder, parts, checkpoint)
+        card, model = load_defended(folder, parts, checkpoint)
+        if model is None:
+            raise UserError(f"{source.where}: model '{name}' diverged in training: {card.reason}")
         gate = checkpoint.card.gate
         failed = " (attack failed)" if gate is not None and not gate.passed else ""
         victim, target = DefendedLvlm(checkpoint.lvlm), checkpoint.card.target or ""
