@@ -1,8 +1,8 @@
 """CleanSight's settings, one at a time: attack success, clean utility, AUROC and false alarms (CleanSight's ablations).
 
 Each value is calibrated and tested anew, with all other settings as the suite has them. False alarms are the clean test
-questions that are flagged, AUROC is that of the distances of clean and triggered ones. Bands are 95 % intervals
-(Wilson), for AUROC a bootstrap's over questions.
+questions that are flagged, AUROC is that of the distances of clean and triggered ones. The CSV has 95 % intervals
+(Wilson, for AUROC a bootstrap's over questions), which are drawn where there is one model.
 """
 
 from collections.abc import Iterator
@@ -85,24 +85,25 @@ def draw(frame: pd.DataFrame, options: Options) -> Figure:
     panels = list(options.settings)
     rows, columns = style.grid_of(len(panels), 2)
     picture = style.figure(0.6 + 3.9 * columns, 0.8 + 2.6 * rows)
-    colours, markers = style.colours(frame["line"]), style.markers(frame["line"])
+    looks = lines.looks(frame["line"])
     axes = style.panels(picture, rows, columns, len(panels), sharey=True)
     for letter, axis, panel in zip(ascii_lowercase, axes, panels, strict=False):
         shown = frame[frame["panel"] == panel]
-        _draw_panel(axis, shown, colours, markers)
+        _draw_panel(axis, shown, looks)
         axis.set_title(f"({letter})")
         axis.set_xlabel(panel)
     for axis in axes[::columns]:
         axis.set_ylabel("percent")
-    lines.legend(picture, colours, markers, lines.dashes(_KINDS))
+    looks.legend(picture, lines.dashes(_KINDS))
     return picture
 
 
-def _draw_panel(axis: Axes, shown: pd.DataFrame, colours: dict[str, str], markers: dict[str, str]) -> None:
+def _draw_panel(axis: Axes, shown: pd.DataFrame, looks: lines.Looks) -> None:
     for (name, kind), points in shown.groupby(["line", "kind"], sort=False):
-        colour, marker = colours[str(name)], markers[str(name)]
-        lines.draw_line(axis, points, colour, marker, lines.dashes(_KINDS)[str(kind)])
+        # The bands of several models' four numbers hide each other.
+        looks.draw(axis, points, str(name), lines.dashes(_KINDS)[str(kind)], band=len(looks.colours) == 1)
         own = points[points["own"]]
+        colour = looks.colours[str(name)]
         axis.plot(own["x"], own["value"], color=colour, marker="o", linestyle="", markersize=9, fillstyle="none")
     labels = shown.drop_duplicates("x")
     axis.set_xticks(list(labels["x"]), list(labels["condition"]))

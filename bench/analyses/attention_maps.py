@@ -129,7 +129,7 @@ def draw(frame: pd.DataFrame, options: Options) -> Figure:
     """One row for each model and question: image, attention, and what is hidden; first clean, then triggered."""
     del options
     rows = frame[["model", "row"]].drop_duplicates().to_numpy().tolist()
-    picture = style.figure(11.4, 0.5 + 2.35 * len(rows))
+    picture = style.figure(11.2, 0.4 + 2.15 * len(rows))
     axes = picture.subplots(len(rows), 3 * len(_VERSIONS), squeeze=False)
     # One scale for all maps, or a flat one would look as sharp as a peaked one.
     scale = Normalize(0, float(frame["weight"].max()))
@@ -151,6 +151,8 @@ def draw(frame: pd.DataFrame, options: Options) -> Figure:
                 axis.set_title(heading if line == 0 else "")
                 axis.set_xlabel(maps.wrapped(text), fontsize=8)
         axes[line][0].set_ylabel(model, fontweight="bold")
-    bar = picture.colorbar(ScalarMappable(scale, maps.COLOURS), ax=axes, shrink=0.6 if len(rows) > 1 else 0.9)
+    bar = picture.colorbar(
+        ScalarMappable(scale, maps.COLOURS), ax=axes, shrink=0.6 if len(rows) > 1 else 0.9, aspect=30
+    )
     bar.set_label("attention of the last token, largest of all heads")
     return picture

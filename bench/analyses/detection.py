@@ -96,34 +96,36 @@ def draw(frame: pd.DataFrame, options: Options) -> Figure:
     headings = list(frame["panel"].unique())
     rows, columns = style.grid_of(len(headings), 3)
     picture = style.figure(1.2 + 3.6 * columns, 0.8 + 2.8 * rows)
-    colours, markers = style.colours(frame["line"]), style.markers(frame["line"])
+    looks = lines.looks(frame["line"])
     axes = style.panels(picture, rows, columns, len(headings), sharey=True)
     for axis, heading in zip(axes, headings, strict=True):
         shown = frame[frame["panel"] == heading]
-        _draw_panel(axis, shown, colours, markers)
+        _draw_panel(axis, shown, looks)
         axis.set_title(heading)
         axis.set_xlabel("decoder layer")
     for axis in axes[::columns]:
         axis.set_ylabel("AUROC (%)")
-    lines.legend(picture, colours, markers, {})
+    looks.legend(picture, {})
     return picture
 
 
-def _draw_panel(axis: Axes, shown: pd.DataFrame, colours: dict[str, str], markers: dict[str, str]) -> None:
+def _draw_panel(axis: Axes, shown: pd.DataFrame, looks: lines.Looks) -> None:
     """The layers, and beyond them the AUROC of the whole range."""
     alone, together = shown[shown["kind"] == _ALONE], shown[shown["kind"] == _RANGE]
-    names = list(shown["line"].unique())
-    last = int(alone["x"].max())
+    names, last = list(shown["line"].unique()), int(alone["x"].max())
+    step = 0.04 * (last + 1)
     axis.axhline(50, color="#8C8C8C", linewidth=1, linestyle=":")
     axis.axvspan(together["first"].min() - 0.4, together["last"].max() + 0.4, color=style.GRID, alpha=0.6, linewidth=0)
     for place, name in enumerate(names):
-        lines.draw_line(axis, alone[alone["line"] == name].sort_values("x"), colours[name], markers[name])
+        looks.draw(axis, alone[alone["line"] == name].sort_values("x"), name)
         # Beside each other, for most of them are alike.
-        x, (one,) = last + 1.2 + 0.9 * (place + 0.5) / len(names), together[together["line"] == name].to_dict("records")
+        x, (one,) = last + step * (place + 3), together[together["line"] == name].to_dict("records")
         bounds = [[one["value"] - one["low"]], [one["high"] - one["value"]]]
-        axis.errorbar([x], [one["value"]], bounds, color=colours[name], marker=markers[name], elinewidth=0.9)
+        axis.errorbar(
+            [x], [one["value"]], bounds, color=looks.colours[name], marker=looks.markers[name], elinewidth=0.9
+        )
     axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     ticks = [tick for tick in axis.get_xticks() if 0 <= tick <= last]
-    axis.set_xticks([*ticks, last + 1.65], [*(f"{tick:g}" for tick in ticks), "range"])
-    axis.set_xlim(-0.5, last + 2.3)
+    axis.set_xticks([*ticks, last + step * (3 + (len(names) - 1) / 2)], [*(f"{tick:g}" for tick in ticks), "range"])
+    axis.set_xlim(-0.5, last + step * (len(names) + 3))
     lines.percent_axis(axis)

@@ -124,22 +124,20 @@ def with_even_attention(model: DefendedLvlm, strength: float, queries: Queries) 
 
 
 def draw(frame: pd.DataFrame, options: Options) -> Figure:
-    """ASR and CU over the strength, one panel beside the other."""
+    """ASR and beside it CU over the strength, one row for each panel's questions."""
     del options
     headings = list(frame["panel"].unique())
-    rows, columns = style.grid_of(len(headings), 3)
-    picture = style.figure(1.2 + 3.0 * columns, 0.8 + 2.8 * rows)
-    colours, markers = style.colours(frame["line"]), style.markers(frame["line"])
-    strokes, axes = lines.dashes(_METRICS), style.panels(picture, rows, columns, len(headings), sharey=True)
-    for axis, heading in zip(axes, headings, strict=True):
-        shown = frame[frame["panel"] == heading].sort_values("x", kind="stable")
-        for (name, kind), points in shown.groupby(["line", "kind"], sort=False):
-            lines.draw_line(axis, points, colours[str(name)], markers[str(name)], strokes[str(kind)])
-        axis.set_title(heading)
-        axis.set_xlabel("strength")
-        axis.set_xticks(sorted(shown["x"].unique()))
-        lines.percent_axis(axis)
-    for axis in axes[::columns]:
-        axis.set_ylabel("percent")
-    lines.legend(picture, colours, markers, strokes)
+    picture, looks = style.figure(8.4, 0.9 + 2.8 * len(headings)), lines.looks(frame["line"])
+    axes = picture.subplots(len(headings), len(_METRICS), squeeze=False, sharey=True)
+    for row, heading in zip(axes, headings, strict=True):
+        for axis, kind in zip(row, _METRICS, strict=True):
+            shown = frame[(frame["panel"] == heading) & (frame["kind"] == kind)].sort_values("x", kind="stable")
+            for name, points in shown.groupby("line", sort=False):
+                looks.draw(axis, points, str(name))
+            axis.set_title(f"{heading}: {kind}")
+            axis.set_xlabel("strength")
+            axis.set_xticks(sorted(shown["x"].unique()))
+            lines.percent_axis(axis)
+        row[0].set_ylabel("percent")
+    looks.legend(picture, {})
     return picture

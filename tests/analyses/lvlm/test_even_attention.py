@@ -81,5 +81,6 @@ def test_without_evening_out_the_numbers_are_those_of_the_cells(source: Source) 
         found = frame[(frame["kind"] == kind) & (frame["x"] == 0)].iloc[0]
         cell = record(source, "none", attack)
         assert [found["value"], found["low"], found["high"]] == pytest.approx([cell.value, cell.low, cell.high])
-    (axes,) = even_attention.draw(frame, options).axes
-    assert [list(line.get_xdata()) for line in axes.lines] == [[0, 1], [0, 1]]
+    axes = even_attention.draw(frame, options).axes
+    assert [axis.get_title() for axis in axes] == ["questions: ASR", "questions: CU"]
+    assert [list(line.get_xdata()) for axis in axes for line in axis.lines] == [[0, 1], [0, 1]]
