@@ -56,6 +56,7 @@ class Part(NamedTuple):
 def parts_to_run(suite: Suite) -> list[Part]:
     """What shows everything once: each track, each defense's file and each way to tune it, each trigger, each attack.
 
+    Defenses and attacks meet each large vision-language model, for models of different families are of different code.
     All else would run the same code again; its cells stay ``missing``. So do those of what is planned only, and those
     of large vision-language models, for which no small model stands in here.
     """
@@ -102,14 +103,16 @@ def _tests(suite: Suite, name: str, opened: list[str], met: set[_Kind]) -> Itera
     triggers = {suite.checkpoints[one].trigger: one for one in reversed(checkpoints)}
     planted = [one for trigger, one in reversed(triggers.items()) if ("trigger", trigger) not in met]
     main = [*opened, *planted, *checkpoints][0]
-    attacks = {_kind(suite, attack): attack for attack in reversed(track.attacks) if not absent.attack(attack)}
+    large = [suite.checkpoints[main].base["architecture"]] if is_lvlm(suite.checkpoints[main]) else []
+    there = [attack for attack in reversed(track.attacks) if not absent.attack(attack)]
+    attacks = {(*_kind(suite, attack), *large): attack for attack in there}
     short = min(reversed(attacks.values()), key=lambda attack: is_long(suite, attack))
     found = 0
     # Undefended last, so that attacks are met with a defense where there is one.
     for defense in sorted(track.defenses, key=lambda one: one == suite.control):
         if absent.defense(name, defense):
             continue
-        shown, on = set(_ways(suite, name, defense)), (main,)
+        shown, on = {(*way, *large) for way in _ways(suite, name, defense)}, (main,)
         if defense == suite.control:
             on = tuple(dict.fromkeys((main, *planted)))
             shown |= {("trigger", suite.checkpoints[one].trigger) for one in on}
