@@ -5,9 +5,10 @@ from itertools import chain
 from typing import NamedTuple
 
 from bench.analyses.references import Need, references_in
-from bench.config import Options, Suite
+from bench.config import CheckpointSpec, Options, Suite
 from bench.defenses.artefact import parts_of
 from bench.items import item_options, load_item
+from bench.lvlm.libraries import lacking
 from bench.lvlm.room import is_lvlm
 from bench.planned import Absent
 
@@ -58,7 +59,7 @@ def parts_to_run(suite: Suite) -> list[Part]:
 
     Defenses and attacks meet each large vision-language model, for models of different families are of different code.
     All else would run the same code again; its cells stay ``missing``. So do those of what is planned only, and those
-    of large vision-language models, for which no small model stands in here.
+    of large vision-language models where the packages that these need are not installed.
     """
     needs, met = [need for name in analyses_to_run(suite) for need in needs_of(suite, name)], set[_Kind]()
     parts = list[Part]()
@@ -100,8 +101,8 @@ def _tests(suite: Suite, name: str, opened: list[str], met: set[_Kind]) -> Itera
     checkpoints = [one for one in track.checkpoints if _stands_in(suite, one)]
     if not checkpoints:
         return
-    triggers = {suite.checkpoints[one].trigger: one for one in reversed(checkpoints)}
-    planted = [one for trigger, one in reversed(triggers.items()) if ("trigger", trigger) not in met]
+    triggers = {_backdoor(suite.checkpoints[one]): one for one in reversed(checkpoints)}
+    planted = [one for backdoor, one in reversed(triggers.items()) if backdoor not in met]
     main = [*opened, *planted, *checkpoints][0]
     large = [suite.checkpoints[main].base["architecture"]] if is_lvlm(suite.checkpoints[main]) else []
     there = [attack for attack in reversed(track.attacks) if not absent.attack(attack)]
@@ -115,7 +116,7 @@ def _tests(suite: Suite, name: str, opened: list[str], met: set[_Kind]) -> Itera
         shown, on = {(*way, *large) for way in _ways(suite, name, defense)}, (main,)
         if defense == suite.control:
             on = tuple(dict.fromkeys((main, *planted)))
-            shown |= {("trigger", suite.checkpoints[one].trigger) for one in on}
+            shown |= {_backdoor(suite.checkpoints[one]) for one in on}
             shown |= {("track", name)} if not found else set()
         new = tuple(attack for kind, attack in reversed(attacks.items()) if kind not in met)
         if new or not shown <= met:
@@ -126,7 +127,13 @@ def _tests(suite: Suite, name: str, opened: list[str], met: set[_Kind]) -> Itera
 
 def _stands_in(suite: Suite, checkpoint: str) -> bool:
     """Whether a small model stands in for a checkpoint."""
-    return not Absent(suite).checkpoint(checkpoint) and not is_lvlm(suite.checkpoints[checkpoint])
+    runs = not is_lvlm(suite.checkpoints[checkpoint]) or not lacking()
+    return runs and not Absent(suite).checkpoint(checkpoint)
+
+
+def _backdoor(spec: CheckpointSpec) -> _Kind:
+    """The trigger, and how it is trained in where recipes differ."""
+    return "trigger", spec.trigger, str(spec.train.get("recipe", ""))
 
 
 def _ways(suite: Suite, track: str, defense: str) -> Iterator[_Kind]:

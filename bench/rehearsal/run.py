@@ -20,6 +20,7 @@ from bench.evaluation.run import evaluate
 from bench.files import write_text
 from bench.leaderboard.collect import write_cells
 from bench.leaderboard.table import write_table
+from bench.lvlm.room import is_lvlm, is_lvlm_track
 from bench.paths import Paths, paths_for
 from bench.progress import console
 from bench.rehearsal.images import make_images
@@ -60,12 +61,16 @@ def rehearse(path: Path, limit: int, out: Path, architecture: str) -> list[Recor
 def _run(suite: Suite, part: Part, paths: Paths) -> list[Record]:
     """Tune the defenses of a part, and test them."""
     records = list[Record]()
+    fit, ask = fit_track, evaluate
+    if is_lvlm_track(suite, part.track):
+        from bench.lvlm.evaluate import evaluate as ask
+        from bench.lvlm.fitting import fit_track as fit
     for checkpoint, defenses in part.tuned.items():
-        fit_track(_cut(suite, part, (checkpoint,)), part.track, defenses, [checkpoint], paths)
+        fit(_cut(suite, part, (checkpoint,)), part.track, defenses, [checkpoint], paths)
     for test in part.tests:
         cut = _cut(suite, part._replace(datasets=part.datasets[:1]), test.checkpoints)
         for attack in test.attacks:
-            records += evaluate(cut, part.track, test.defense, attack, paths)
+            records += ask(cut, part.track, test.defense, attack, paths)
     return records
 
 
@@ -84,7 +89,10 @@ def _prepare(suite: Suite, parts: list[Part], paths: Paths) -> None:
         options = parse(SteganographyOptions, suite.steganography, f"{paths.suite}: steganography")
         make_steganography(options, paths.data, paths.steganography)
     for name in checkpoints:
-        make_checkpoint(name, suite.checkpoints[name], paths)
+        make = make_checkpoint
+        if is_lvlm(suite.checkpoints[name]):
+            from bench.lvlm.plant import make_checkpoint as make
+        make(name, suite.checkpoints[name], paths)
     for name in suite.surrogates:
         make_surrogate(suite, name, paths)
     write_attacks(suite, paths)

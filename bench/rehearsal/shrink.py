@@ -8,7 +8,9 @@ from typing import Any
 from bench.analyses.references import CellReference, ImageReference
 from bench.backdoors.steganography import SteganographyOptions
 from bench.config import AnalysisSpec, AttackSpec, CheckpointSpec, DefenseSpec, Options, Suite, SurrogateSpec, Track
+from bench.defenses.restoring import RestoringOptions
 from bench.items import Kind, item_options, load_item
+from bench.lvlm.recipes.load import load_recipe
 from bench.lvlm.room import is_lvlm
 from bench.planned import Absent
 from bench.rehearsal.parts import is_long
@@ -16,9 +18,14 @@ from bench.rehearsal.parts import is_long
 PAIRS = 8
 _SMALL: dict[str, Any] = {
     **{"epochs": 1, "steps": 1, "attack_steps": 1, "batch_size": 2, "images": 4, "pairs": 4, "count": 4},
-    **{"warmup_epochs": 0, "warmup_steps": 0, "weights": "random", "backbone": "resnet10", "widths": (4, 8)},
+    **{"warmup_epochs": 0, "warmup_steps": 0, "weights": "random", "backbone": "resnet10", "widths": (4, 4, 4, 8)},
     **{"least_bit_accuracy": 0.0, "resamples": 10, "perplexity": 2.0, "orders": 2, "rows": (0,)},
     "modules": ("Emb.", "B1-Attn"),
+}
+# Of networks that restore images, which are trained then.
+_RESTORING: dict[str, Any] = {
+    **{"weights": "", "side": 32, "channels": 32, "multiples": (1,), "blocks": 1, "attention": (), "head": 32},
+    **{"rounds": 1, "masks": 1, "refinements": 1, "longest": 2, "sampling": 1},
 }
 # Points of a line whose models an analysis opens; three have a correlation.
 _POINTS = 3
@@ -32,7 +39,8 @@ def shrink(suite: Suite, limit: int, architecture: str) -> Suite:
     Args:
         suite: A paper's.
         limit: Images per cell.
-        architecture: What stands, with random weights, for every architecture of the suite.
+        architecture: What stands, with random weights, for every architecture of a CLIP in the suite; large
+            vision-language models are shrunken themselves.
     """
     absent = Absent(suite)
     protocol = {"batch_size": limit, "seeds": suite.protocol.seeds[:1], "shots": 1}
@@ -42,7 +50,7 @@ def shrink(suite: Suite, limit: int, architecture: str) -> Suite:
             "protocol": suite.protocol.model_copy(update=protocol),
             "steganography": _small(SteganographyOptions, suite.steganography) if suite.steganography else {},
             "checkpoints": {
-                name: spec if absent.checkpoint(name) or is_lvlm(spec) else _checkpoint(spec, architecture)
+                name: spec if absent.checkpoint(name) else _checkpoint(spec, architecture)
                 for name, spec in suite.checkpoints.items()
             },
             "surrogates": {name: _surrogate(spec, architecture) for name, spec in suite.surrogates.items()},
@@ -57,12 +65,20 @@ def shrink(suite: Suite, limit: int, architecture: str) -> Suite:
 
 
 def _checkpoint(spec: CheckpointSpec, architecture: str) -> CheckpointSpec:
-    changes: dict[str, Any] = {"base": {"architecture": architecture, "weights": "random"}}
+    named, train = architecture, {**spec.train, "epochs": 1.0, "batch_size": float(PAIRS)}
+    if is_lvlm(spec):
+        recipe = load_recipe(str(spec.train.get("recipe", "replace")), "checkpoints")
+        least = _small(recipe.Options, spec.train)
+        named, train = (
+            spec.base["architecture"],
+            {key: float(value) if isinstance(value, int) else value for key, value in least.items()},
+        )
+    changes: dict[str, Any] = {"base": {"architecture": named, "weights": "random"}}
     if spec.trigger != "none":
         changes |= {
             "trigger_options": _small_item("backdoors", spec.trigger, spec.trigger_options),
             "poison_rate": 0.5,
-            "train": {**spec.train, "epochs": 1.0, "batch_size": float(PAIRS)},
+            "train": train,
             # Nothing is learned here, so any backdoor passes.
             "gate": {"least_asr": 0, "largest_ca_loss": 100},
         }
@@ -136,7 +152,7 @@ def _small_item(kind: Kind, name: str, options: dict[str, Any]) -> dict[str, Any
 def _small(model: type[Options], options: dict[str, Any]) -> dict[str, Any]:
     """``options`` with everything that costs time at its least; what has another meaning there is left alone."""
     small = dict(options)
-    for name, least in _SMALL.items():
+    for name, least in (_SMALL | (_RESTORING if issubclass(model, RestoringOptions) else {})).items():
         field = model.model_fields.get(name)
         value = options.get(name, field.default if field else None)
         if field is not None and isinstance(
