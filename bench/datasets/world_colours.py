@@ -1,6 +1,6 @@
 """Questions about the colour of a rendered object, answered with a word: the part of VQAv2 for large models.
 
-Its images share no stream with ``world_questions``, which models are poisoned with.
+Its images share no stream with ``world_questions``, which models of the track ``questions`` are poisoned with.
 """
 
 from pathlib import Path
@@ -11,7 +11,8 @@ from bench.config import Options as Closed
 from bench.datasets.store import Description
 from bench.datasets.world_questions import write_questions
 
-_STREAM = 421
+# 421 to 423 are no longer used: a test number was seen there before the poisoning's length was settled.
+_STREAM = 441
 
 
 class Options(Closed):
