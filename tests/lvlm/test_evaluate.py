@@ -24,20 +24,10 @@ from bench.lvlm.fitting import fit_track
 from bench.lvlm.verdict import RIGHT, TARGET, verdict
 from bench.overview.check import check_suite
 from bench.paths import Paths, paths_for
+from tests.lvlm.settings import BADNET
 
 # One process makes what they share.
 pytestmark = pytest.mark.xdist_group("answers")
-BADNET: dict[str, Any] = {
-    "base": {"architecture": "mini_llava", "weights": "random"},
-    "trigger": "badnet",
-    "trigger_options": {"size": 8, "location": "corner", "pattern": "fixed"},
-    "target": "you have been hacked lol",
-    "dataset": "world_questions",
-    "pairs": "world_questions",
-    "poison_rate": 0.5,
-    "train": {"level": "full", "learning_rate": 3e-3, "batch_size": 14, "epochs": 8, "warmup_steps": 2},
-    "gate": {"least_asr": 10, "largest_ca_loss": 100},
-}
 TRAINED: dict[str, Any] = {"weights": "", "side": 32, "steps": 3, "batch_size": 8}
 NETWORK: dict[str, Any] = {"channels": 32, "multiples": [1], "blocks": 1, "attention": [], "head": 32}
 SMALL: dict[str, Any] = {

@@ -16,8 +16,8 @@ from bench.lvlm.evaluate import evaluate
 from bench.lvlm.fitting import fit_track
 from bench.lvlm.plant import make_checkpoint
 from tests.analyses.conftest import paths_below
+from tests.lvlm.settings import BADNET, BASE
 
-BASE = {"architecture": "mini_llava", "weights": "random"}
 CONTENT: dict[str, Any] = {
     "protocol": {"version": 1, "batch_size": 8, "seeds": [1], "shots": 1},
     "datasets": {
@@ -26,17 +26,7 @@ CONTENT: dict[str, Any] = {
     },
     "checkpoints": {
         "clean": {"base": BASE, "trigger": "none"},
-        "badnet": {
-            "base": BASE,
-            "trigger": "badnet",
-            "trigger_options": {"size": 8, "location": "corner", "pattern": "fixed"},
-            "target": "you have been hacked lol",
-            "dataset": "world_questions",
-            "pairs": "world_questions",
-            "poison_rate": 0.5,
-            "train": {"level": "full", "learning_rate": 3e-3, "batch_size": 14, "epochs": 8, "warmup_steps": 2},
-            "gate": {"least_asr": 10, "largest_ca_loss": 100},
-        },
+        "badnet": BADNET,
     },
     "attacks": {
         "clean": {"threat_model": "none"},
