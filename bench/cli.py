@@ -87,6 +87,10 @@ def steganography(suite: SuiteOption = DEFAULT_SUITE) -> None:
     from bench.config import parse
 
     paths, loaded = _open(suite)
+    if not loaded.steganography:
+        raise UserError(
+            f"{suite}: it has no entry 'steganography', which ISSBA's networks are made from; name a suite with --suite"
+        )
     options = parse(SteganographyOptions, loaded.steganography, f"{suite}: steganography")
     card = make_steganography(options, paths.data, paths.steganography)
     mean, low, high = card.psnr

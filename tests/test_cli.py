@@ -86,6 +86,10 @@ def test_data_that_was_not_fetched_names_the_command(folder, capsys) -> None:
     assert "bench fetch shapes" in refused(capsys, "checkpoint", "badnet")
 
 
+def test_networks_that_the_suite_does_not_describe_are_told(folder, capsys) -> None:
+    assert "benchmark.yaml: it has no entry 'steganography'" in refused(capsys, "steganography")
+
+
 def test_a_loss_that_is_not_a_number_stops_with_the_setting_to_change(folder, capsys) -> None:
     write(changed(checkpoints__badnet__train={"learning_rate": 1e30, "epochs": 4, "batch_size": 16, "warmup_steps": 1}))
     assert bench("fetch", "shapes") == bench("fetch", "captions") == 0

@@ -19,16 +19,18 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from safetensors.torch import load_file, save_file
 from torch import Generator, Tensor
 
-from bench.clip.model import Clip
 from bench.config import Options
 from bench.datasets.store import Split
 from bench.items import item_options, load_item, source_file
 from bench.randomness import generator
+
+if TYPE_CHECKING:  # attacks import this file, and what only reads their options need not wait for open_clip
+    from bench.clip.model import Clip
 
 
 class Setting(NamedTuple):
@@ -42,7 +44,7 @@ class Setting(NamedTuple):
         steganography: Folder of the networks that ``bench steganography`` trains.
     """
 
-    clip: Clip
+    clip: "Clip"
     target: str
     pairs: Split
     seed: int
