@@ -42,6 +42,7 @@ SMALL = {
     },
     "attacks": {
         "clean": {"threat_model": "none"},
+        "trigger": {"threat_model": "none"},
         # Long enough to be killed in the middle.
         "pgd": {"threat_model": "white_box", "options": {"eps": 1, "steps": 80}},
         "pgd_6": {"threat_model": "white_box", "method": "pgd", "options": {"eps": 1, "steps": 2}},

@@ -66,21 +66,25 @@ def stage(paths: Paths, kind: str, *ids: str) -> str:
         paths: Of the suite, whose pipeline is the ``dvc.yaml`` beside it.
         kind: ``checkpoint``, ``defend`` or ``evaluate``.
         ids: What the stage makes: for the last two the track, and what is told apart in it. A pipeline has either one
-            stage ``<kind>_<track>@<ids>`` for each or one ``<kind>@<track>`` for all.
+            stage ``<kind>_<track>@<ids>`` for each, with as many ids as its matrix tells apart, or one
+            ``<kind>@<track>`` for all.
     """
     home = paths.suite.parent
     first, *others = ids
-    split = f"{kind}_{first}"
-    name = f"{split}@{'-'.join(others)}" if split in _stages(home / "dvc.yaml") else f"{kind}@{first}"
+    own = _stages(home / "dvc.yaml").get(f"{kind}_{first}")
+    if own is None:
+        name = f"{kind}@{first}"
+    else:
+        name = "@".join(filter(None, (f"{kind}_{first}", "-".join(others[: len(own.get("matrix", ()))]))))
     return name if home == Path() else f"{home / 'dvc.yaml'}:{name}"
 
 
-def _stages(pipeline: Path) -> set[str]:
-    """Names of a pipeline's stages; empty where there is none that can be read."""
+def _stages(pipeline: Path) -> dict[str, Any]:
+    """A pipeline's stages; empty where there is none that can be read."""
     try:
-        return set(yaml.safe_load(pipeline.read_text("utf-8"))["stages"])
+        return dict(yaml.safe_load(pipeline.read_text("utf-8"))["stages"])
     except (OSError, yaml.YAMLError, KeyError, TypeError):
-        return set()
+        return {}
 
 
 def artefact_of(suite: Suite, paths: Paths, track: str, cell: Cell) -> Path | None:

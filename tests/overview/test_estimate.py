@@ -127,12 +127,12 @@ def test_without_data_sizes_are_assumed_and_said(suite: Suite, paths: Paths, pag
 
 @pytest.mark.usefixtures("fetched")
 def test_the_start_of_stages_is_left_out_and_said(suite: Suite, paths: Paths) -> None:
-    # 2 datasets, 2 checkpoints, 2 + 2 defenses and a whole track, the attacks, 4 + 6 evaluations and a whole track,
+    # 2 datasets, 2 checkpoints, 2 + 2 defenses and a whole track, the attacks, 2 + 6 evaluations and a whole track,
     # collect, 2 tables
-    stages = 2 + 2 + 5 + 1 + 11 + 1 + 2
+    stages = 2 + 2 + 5 + 1 + 9 + 1 + 2
     said = [text for text in estimate(suite, paths, Fixed()).assumptions if "start of each stage" in text]
     assert len(said) == 1
-    assert said[0].endswith(f"for all {stages} stages of dvc.yaml that is 1 min 48 s.")
+    assert said[0].endswith(f"for all {stages} stages of dvc.yaml that is 1 min 39 s.")
 
 
 @pytest.mark.usefixtures("fetched")

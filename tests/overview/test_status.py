@@ -54,7 +54,7 @@ def test_counts_and_commands_of_hand_written_records(
     assert "9 of 10 cells are not done" in text
     assert "dvc repro -f -s evaluate_adversarial@none-pgd\n" in text
     assert "clean.shapes.test.seed1: OSError: [x] full" in text
-    assert "change checkpoints.badnet in benchmark.yaml, then: dvc repro evaluate_backdoor@none-trigger" in text
+    assert "change checkpoints.badnet in benchmark.yaml, then: dvc repro evaluate_backdoor@none" in text
     assert "change tracks.adversarial.defenses.rvpt in benchmark.yaml, then: " in text
     assert "1 cell    dvc repro evaluate_adversarial@rvpt-autoattack\n" in text
 
@@ -119,9 +119,11 @@ def test_checkpoints_and_artefacts_show_gate_and_divergence(suite: Suite, paths:
     assert "dvc repro defend_backdoor@cleanclip\n" in text
 
 
-def test_a_pipeline_may_have_one_stage_for_a_whole_track(paths: Paths) -> None:
-    assert stage(paths, "evaluate", "backdoor", "rvpt", "trigger") == "evaluate_backdoor@rvpt-trigger"
-    Path("dvc.yaml").write_text("stages: {defend: {}, evaluate: {}}")
+def test_a_pipeline_may_have_stages_for_more_than_one_cell_each(paths: Paths) -> None:
+    assert stage(paths, "evaluate", "adversarial", "rvpt", "pgd") == "evaluate_adversarial@rvpt-pgd"
+    assert stage(paths, "evaluate", "backdoor", "rvpt", "trigger") == "evaluate_backdoor@rvpt"
+    Path("dvc.yaml").write_text("stages: {defend: {}, evaluate: {}, evaluate_large: {}}")
+    assert stage(paths, "evaluate", "large", "rvpt", "trigger") == "evaluate_large"
     assert stage(paths, "evaluate", "backdoor", "rvpt", "trigger") == "evaluate@backdoor"
     assert stage(paths, "defend", "backdoor", "rvpt") == "defend@backdoor"
 
