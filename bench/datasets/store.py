@@ -12,18 +12,19 @@ import shutil
 from collections.abc import Sequence
 from functools import cache, cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from pydantic import Field
-from torch import Tensor
 
 from bench.config import Options
 from bench.datasets.archives.lines import Lines
 from bench.errors import UserError
 from bench.files import locked, replace_folder, sha256_of, writable, write_text
+
+if TYPE_CHECKING:  # importing torch takes longer than to render a small dataset
+    from torch import Tensor
 
 MANIFEST_VERSION = 1
 
@@ -112,12 +113,16 @@ class Split(NamedTuple):
     names: Sequence[str] = ()
     swaps: Sequence[str] = ()
 
-    def batch(self, rows: Sequence[int] | npt.NDArray[np.int64] | slice) -> Tensor:
+    def batch(self, rows: Sequence[int] | npt.NDArray[np.int64] | slice) -> "Tensor":
         """Images as the models take them: float32 in [0,1], ``(n, 3, h, w)``."""
+        import torch
+
         return torch.tensor(np.asarray(self.images[rows])).float().div_(255)
 
-    def targets(self, rows: Sequence[int] | npt.NDArray[np.int64] | slice) -> Tensor:
+    def targets(self, rows: Sequence[int] | npt.NDArray[np.int64] | slice) -> "Tensor":
         """Class indices of ``rows``, int64."""
+        import torch
+
         return torch.from_numpy(np.array(self.labels[rows]))
 
 
