@@ -81,7 +81,8 @@ def _ranking(pivot: Pivot, board: list[dict[str, Any]]) -> str:
     body = tabulate(lines, header, tablefmt="pipe", disable_numparse=True, colalign=sides)
     return (
         "## Ranking\n\nBy the lowest robust accuracy (RA) or the highest attack success (ASR) that any evaluation "
-        f"found, submitted ones included; the mean over the table's places where the control falls.\n\n{body}"
+        "found, submitted ones included; the mean over the table's places where the control falls and the backdoor was "
+        f"planted.\n\n{body}"
     )
 
 

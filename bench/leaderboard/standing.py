@@ -38,7 +38,8 @@ def ranks(metric: str, known: list[float]) -> list[int]:
 def ranking(cells: pd.DataFrame) -> list[dict[str, Any]]:
     """Defenses by the mean of what is worst known of them, best first; those without all numbers come last.
 
-    Places where the undefended control survives are left out, for there no defense is credited.
+    Places where the undefended control survives or the backdoor was not planted (``attack_failed``) are left out, for
+    there no defense is credited.
 
     Args:
         cells: The cells of a table, from ``with_worst_known``; CA, CU and the derived worst cases do not count.
@@ -48,7 +49,7 @@ def ranking(cells: pd.DataFrame) -> list[dict[str, Any]]:
     """
     groups = dict[tuple[str, str], dict[str, list[float]]]()
     for cell in cells.itertuples():
-        attacked = cell.metric in ("RA", "ASR") and cell.attack != WORST
+        attacked = cell.metric in ("RA", "ASR") and cell.attack != WORST and cell.state != "attack_failed"
         if attacked and CONTROL_SURVIVES not in str(cell.flags).split():
             group = groups.setdefault((str(cell.track), str(cell.metric)), {})
             group.setdefault(str(cell.defense), []).append(float(str(cell.worst_known)))

@@ -80,6 +80,18 @@ def test_backdoors_are_ranked_by_the_highest_success(house):
     assert "|      2 | none      | ASR      |        100.00 |" in ranked
 
 
+def test_a_backdoor_that_was_not_planted_is_no_place_to_rank_at(house):
+    house.fill("1111")
+    for defense in ("none", "rvpt"):
+        house.put("backdoor", defense, "trigger", state="attack_failed", reason="weak", checkpoint="blended")
+    house.put("backdoor", "rvpt", "trigger", "1000", checkpoint="badnet")
+    board = [line for line in ranking(with_worst_known(house.collect())) if line["metric"] == "ASR"]
+    assert [(line["rank"], line["defense"], line["worst_known"]) for line in board] == [
+        (1, "rvpt", 25.0),
+        (2, "none", 100.0),
+    ]
+
+
 def test_where_the_control_survives_nobody_is_ranked(house):
     house.fill("1111")
     _, text = house.table("nap_1")
