@@ -64,7 +64,7 @@ def test_the_worst_case_says_what_it_is_derived_from(house) -> None:
 
 
 def test_the_command_is_the_stage_of_the_pipeline(house) -> None:
-    (house.paths.suite.parent / "dvc.yaml").write_text("stages: {evaluate_robust: {matrix: {defense: [], attack: []}}}\n")
+    (house.paths.suite.parent / "dvc.yaml").write_text("stages: {evaluate_robust: {matrix: {defense: 0, attack: 0}}}")
     cell = next(read_cells(house.paths.boards / "cells.csv").query("attack == 'pgd'").itertuples())
     made = command(cell, house.paths)
     assert made == f"dvc repro {house.paths.suite.parent / 'dvc.yaml'}:evaluate_robust@none-pgd"
