@@ -75,7 +75,8 @@ def stage(paths: Paths, kind: str, *ids: str) -> str:
     if own is None:
         name = f"{kind}@{first}"
     else:
-        name = "@".join(filter(None, (f"{kind}_{first}", "-".join(others[: len(own.get("matrix", ()))]))))
+        told_apart = "-".join(others[: len(own.get("matrix", ()))])
+        name = f"{kind}_{first}@{told_apart}" if told_apart else f"{kind}_{first}"
     return name if home == Path() else f"{home / 'dvc.yaml'}:{name}"
 
 
