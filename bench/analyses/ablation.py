@@ -15,11 +15,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from pydantic import Field
 
-from bench.analyses import lines, style
 from bench.analyses.contract import Source
-from bench.analyses.guards import GuardedReference, auroc, calibration, settings_of
-from bench.analyses.lvlms import Large, Questioned, Told, open_larges, open_questions, share
-from bench.analyses.references import ImageReference
+from bench.analyses.drawing import lines, style
+from bench.analyses.subjects.cleansight import GuardedReference, auroc, calibration, settings_of
+from bench.analyses.subjects.lvlms import Large, Questioned, Told, open_larges, open_questions, share
+from bench.analyses.subjects.references import ImageReference
 from bench.defenses import cleansight
 from bench.evaluation.metrics import Count, wilson
 from bench.lvlm.questions import Questions

@@ -19,12 +19,12 @@ from matplotlib.figure import Figure
 from pydantic import Field
 from torch import Tensor
 
-from bench.analyses import style
 from bench.analyses.contract import Source
-from bench.analyses.models import Opened, Sample, open_models, open_sample
-from bench.analyses.perturbations import Planted
-from bench.analyses.pixels import from_pixel_lines, pixel_lines
-from bench.analyses.references import ImageReference, ModelReference
+from bench.analyses.drawing import style
+from bench.analyses.drawing.pixels import from_pixel_lines, pixel_lines
+from bench.analyses.subjects.models import Opened, Sample, open_models, open_sample
+from bench.analyses.subjects.perturbations import Planted
+from bench.analyses.subjects.references import ImageReference, ModelReference
 from bench.clip.defended import DefendedCLIP
 from bench.clip.staged import Trace
 

@@ -17,12 +17,12 @@ from matplotlib.figure import Figure
 from pydantic import Field
 from torch import Tensor
 
-from bench.analyses import maps, style
 from bench.analyses.contract import Source
-from bench.analyses.guards import GuardedReference, settings_of
-from bench.analyses.lvlms import Large, Questioned, open_larges, open_questions
-from bench.analyses.pixels import from_pixel_lines, pixel_lines
-from bench.analyses.references import ImageReference
+from bench.analyses.drawing import maps, style
+from bench.analyses.drawing.pixels import from_pixel_lines, pixel_lines
+from bench.analyses.subjects.cleansight import GuardedReference, settings_of
+from bench.analyses.subjects.lvlms import Large, Questioned, open_larges, open_questions
+from bench.analyses.subjects.references import ImageReference
 from bench.defenses import cleansight
 from bench.errors import UserError
 from bench.lvlm.answering import encode, inputs_of

@@ -19,11 +19,11 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional
 
-from bench.analyses import style
 from bench.analyses.contract import Source
-from bench.analyses.models import Opened, Sample, open_models, open_sample
-from bench.analyses.pixels import from_pixel_lines, pixel_lines
-from bench.analyses.references import ImageReference, ModelReference, missing
+from bench.analyses.drawing import style
+from bench.analyses.drawing.pixels import from_pixel_lines, pixel_lines
+from bench.analyses.subjects.models import Opened, Sample, open_models, open_sample
+from bench.analyses.subjects.references import ImageReference, ModelReference, missing
 from bench.attacks.checked import attack_in_parts
 from bench.attacks.contract import Knowledge
 from bench.clip.defended import Task

@@ -12,10 +12,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from pydantic import Field
 
-from bench.analyses import style
 from bench.analyses.contract import Source
-from bench.analyses.readings import over_seeds, readings
-from bench.analyses.references import CellReference
+from bench.analyses.drawing import style
+from bench.analyses.subjects.readings import over_seeds, readings
+from bench.analyses.subjects.references import CellReference
 from bench.config import Metric
 from bench.config import Options as Closed
 

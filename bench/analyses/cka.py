@@ -16,10 +16,10 @@ from matplotlib.figure import Figure
 from pydantic import Field
 from torch import Tensor
 
-from bench.analyses import style
 from bench.analyses.contract import Source
-from bench.analyses.models import Loaded, Sample, load_models, open_sample
-from bench.analyses.references import ImageReference, ModelReference
+from bench.analyses.drawing import style
+from bench.analyses.subjects.models import Loaded, Sample, load_models, open_sample
+from bench.analyses.subjects.references import ImageReference, ModelReference
 from bench.clip.staged import Trace
 
 Token = Literal["class", "patches"]

@@ -11,8 +11,8 @@ from pydantic import Field
 from tabulate import tabulate
 
 from bench.analyses.contract import Source
-from bench.analyses.models import defense_parts
-from bench.analyses.references import ModelReference
+from bench.analyses.subjects.models import defense_parts
+from bench.analyses.subjects.references import ModelReference
 from bench.clip.small import small_architectures
 from bench.config import Options as Closed
 from bench.errors import UserError, unknown

@@ -1,6 +1,6 @@
 """What an analysis file holds: one figure, or one table that is more than a pivot of the cells.
 
-``Options``: a closed, frozen pydantic model; what it names in the suite is a ``bench.analyses.references.Reference``.
+``Options``: a closed, frozen pydantic model; what it names in the suite is a ``subjects.references.Reference``.
 ``measure(source, options) -> pd.DataFrame``: all numbers, one observation a line; written to ``<name>.csv``.
 ``draw(frame, options) -> Figure`` and ``table(frame, options) -> str``, at least one of them: a picture, and Markdown,
 made from the frame alone as it is read back from the CSV.

@@ -11,8 +11,8 @@ from pydantic import Field
 from tabulate import tabulate
 
 from bench.analyses.contract import Source
-from bench.analyses.models import read_card
-from bench.analyses.references import ModelReference
+from bench.analyses.subjects.models import read_card
+from bench.analyses.subjects.references import ModelReference
 from bench.config import Options as Closed
 
 

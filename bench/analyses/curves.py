@@ -17,10 +17,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from pydantic import Field, model_validator
 
-from bench.analyses import style
 from bench.analyses.contract import Source
-from bench.analyses.readings import over_seeds, readings, setting
-from bench.analyses.references import CellReference
+from bench.analyses.drawing import style
+from bench.analyses.subjects.readings import over_seeds, readings, setting
+from bench.analyses.subjects.references import CellReference
 from bench.config import Options as Closed
 
 Stroke = Literal["-", "--", "-.", ":"]

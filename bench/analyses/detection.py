@@ -16,11 +16,11 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from pydantic import Field
 
-from bench.analyses import lines, style
 from bench.analyses.contract import Source
-from bench.analyses.guards import GuardedReference, auroc, calibration, ratios, settings_of
-from bench.analyses.lvlms import Large, Questioned, open_larges, open_questions
-from bench.analyses.references import ImageReference
+from bench.analyses.drawing import lines, style
+from bench.analyses.subjects.cleansight import GuardedReference, auroc, calibration, ratios, settings_of
+from bench.analyses.subjects.lvlms import Large, Questioned, open_larges, open_questions
+from bench.analyses.subjects.references import ImageReference
 from bench.config import Options as Closed
 from bench.defenses import cleansight
 from bench.lvlm.questions import Questions

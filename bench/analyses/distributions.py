@@ -12,12 +12,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from pydantic import Field
 
-from bench.analyses import style
 from bench.analyses.contract import Source
-from bench.analyses.models import Features, Opened, Sample, open_models, open_sample
-from bench.analyses.perturbations import Perturbation
-from bench.analyses.references import ImageReference, ModelReference
-from bench.analyses.similarity import Cosines, cosines, intra_class, resistivity
+from bench.analyses.drawing import style
+from bench.analyses.formulas.similarity import Cosines, cosines, intra_class, resistivity
+from bench.analyses.subjects.models import Features, Opened, Sample, open_models, open_sample
+from bench.analyses.subjects.perturbations import Perturbation
+from bench.analyses.subjects.references import ImageReference, ModelReference
 from bench.evaluation.metrics import outcomes
 
 _QUANTITIES = {

@@ -19,11 +19,11 @@ from sklearn.manifold import TSNE
 from sklearn.metrics import silhouette_samples
 from torch import Tensor
 
-from bench.analyses import style
 from bench.analyses.contract import Source
-from bench.analyses.models import Opened, Sample, open_models, open_sample
-from bench.analyses.references import ImageReference, ModelReference
-from bench.analyses.similarity import cosine
+from bench.analyses.drawing import style
+from bench.analyses.formulas.similarity import cosine
+from bench.analyses.subjects.models import Opened, Sample, open_models, open_sample
+from bench.analyses.subjects.references import ImageReference, ModelReference
 from bench.errors import UserError
 
 

@@ -15,10 +15,10 @@ from matplotlib.figure import Figure
 from pydantic import Field
 from torch import Tensor
 
-from bench.analyses import lines, style
 from bench.analyses.contract import Source
-from bench.analyses.lvlms import BackdooredReference, Large, Questioned, open_larges, open_questions, share
-from bench.analyses.references import ImageReference
+from bench.analyses.drawing import lines, style
+from bench.analyses.subjects.lvlms import BackdooredReference, Large, Questioned, open_larges, open_questions, share
+from bench.analyses.subjects.references import ImageReference
 from bench.config import Options as Closed
 from bench.lvlm.answering import Encoded
 from bench.lvlm.defended import DefendedLvlm

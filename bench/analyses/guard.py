@@ -12,8 +12,8 @@ from pydantic import Field
 from tabulate import tabulate
 
 from bench.analyses.contract import Source
-from bench.analyses.guards import auroc
-from bench.analyses.references import CellReference
+from bench.analyses.subjects.cleansight import auroc
+from bench.analyses.subjects.references import CellReference
 from bench.config import Options as Closed
 from bench.evaluation.record import Record
 from bench.leaderboard.records import committed_records

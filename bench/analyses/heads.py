@@ -17,14 +17,14 @@ from matplotlib.figure import Figure
 from pydantic import Field
 from torch import Tensor
 
-from bench.analyses import style
-from bench.analyses.attacking import attack_images, open_attack
 from bench.analyses.contract import Source
-from bench.analyses.models import load_models, open_sample
-from bench.analyses.pixels import from_pixel_lines, pixel_lines
-from bench.analyses.references import AttackReference, ImageReference, ModelReference
-from bench.analyses.shapley import Coalition, Floats, orders_of, prefixes, shapley
-from bench.analyses.towers import check_towers
+from bench.analyses.drawing import style
+from bench.analyses.drawing.pixels import from_pixel_lines, pixel_lines
+from bench.analyses.formulas.shapley import Coalition, Floats, orders_of, prefixes, shapley
+from bench.analyses.subjects.attacking import attack_images, open_attack
+from bench.analyses.subjects.models import load_models, open_sample
+from bench.analyses.subjects.references import AttackReference, ImageReference, ModelReference
+from bench.analyses.subjects.towers import check_towers
 from bench.clip.classifier import scaled_cosine
 from bench.clip.staged import ImageEdits, StagedCLIP
 from bench.defenses.artefact import task_of

@@ -11,7 +11,7 @@ from pydantic import Field
 from tabulate import tabulate
 
 from bench.analyses.contract import Source
-from bench.analyses.references import Reference, missing
+from bench.analyses.subjects.references import Reference, missing
 from bench.config import Options as Closed
 from bench.config import Suite
 from bench.lvlm.architecture import Architecture, lvlm_architectures, read_architecture

@@ -15,11 +15,11 @@ from matplotlib.figure import Figure
 from pydantic import Field
 from torch import Tensor
 
-from bench.analyses import style
 from bench.analyses.contract import Source
-from bench.analyses.models import load_models, open_sample
-from bench.analyses.references import ImageReference, ModelReference
-from bench.analyses.similarity import cosine
+from bench.analyses.drawing import style
+from bench.analyses.formulas.similarity import cosine
+from bench.analyses.subjects.models import load_models, open_sample
+from bench.analyses.subjects.references import ImageReference, ModelReference
 from bench.clip.defended import DefendedCLIP
 from bench.clip.staged import Trace
 from bench.errors import UserError

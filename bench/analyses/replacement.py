@@ -15,12 +15,12 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from pydantic import Field
 
-from bench.analyses import style
-from bench.analyses.attacking import open_attack, robust_count, threat_model
 from bench.analyses.contract import Source
-from bench.analyses.models import Loaded, Opened, Sample, load_models, open_sample
-from bench.analyses.references import AttackReference, ImageReference, ModelReference
-from bench.analyses.towers import check_towers, copy_of, modules_of, take_over
+from bench.analyses.drawing import style
+from bench.analyses.subjects.attacking import open_attack, robust_count, threat_model
+from bench.analyses.subjects.models import Loaded, Opened, Sample, load_models, open_sample
+from bench.analyses.subjects.references import AttackReference, ImageReference, ModelReference
+from bench.analyses.subjects.towers import check_towers, copy_of, modules_of, take_over
 from bench.clip.defended import DefendedCLIP
 from bench.config import Options as Closed
 from bench.defenses.artefact import task_of

@@ -13,10 +13,10 @@ from pydantic import Field
 from tabulate import tabulate
 
 from bench.analyses.contract import Source
-from bench.analyses.models import Features, open_models, open_sample
-from bench.analyses.perturbations import Perturbation
-from bench.analyses.references import ImageReference, ModelReference
-from bench.analyses.similarity import cosines, resistivity
+from bench.analyses.formulas.similarity import cosines, resistivity
+from bench.analyses.subjects.models import Features, open_models, open_sample
+from bench.analyses.subjects.perturbations import Perturbation
+from bench.analyses.subjects.references import ImageReference, ModelReference
 
 
 class Options(ImageReference):

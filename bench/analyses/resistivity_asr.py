@@ -15,13 +15,13 @@ from matplotlib.ticker import MaxNLocator
 from pydantic import Field
 from tabulate import tabulate
 
-from bench.analyses import style
 from bench.analyses.contract import Source
-from bench.analyses.models import Features, open_models, open_sample
-from bench.analyses.perturbations import Perturbation
-from bench.analyses.readings import readings
-from bench.analyses.references import CellReference, ImageReference, ModelReference, Need
-from bench.analyses.similarity import cosines, resistivity
+from bench.analyses.drawing import style
+from bench.analyses.formulas.similarity import cosines, resistivity
+from bench.analyses.subjects.models import Features, open_models, open_sample
+from bench.analyses.subjects.perturbations import Perturbation
+from bench.analyses.subjects.readings import readings
+from bench.analyses.subjects.references import CellReference, ImageReference, ModelReference, Need
 from bench.config import Options as Closed
 from bench.config import Suite
 

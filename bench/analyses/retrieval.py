@@ -18,11 +18,11 @@ from pydantic import Field
 from tabulate import tabulate
 from torch import Tensor
 
-from bench.analyses.attacking import attack_images, open_attack, threat_model
-from bench.analyses.captions import gallery_of, ranks
 from bench.analyses.contract import Source
-from bench.analyses.models import Loaded, Opened, Sample, load_models
-from bench.analyses.references import AttackReference, ImageReference, ModelReference
+from bench.analyses.subjects.attacking import attack_images, open_attack, threat_model
+from bench.analyses.subjects.captions import gallery_of, ranks
+from bench.analyses.subjects.models import Loaded, Opened, Sample, load_models
+from bench.analyses.subjects.references import AttackReference, ImageReference, ModelReference
 from bench.clip.classifier import Classifier
 from bench.clip.defended import DefendedCLIP, Task
 from bench.clip.small import small_architectures

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from bench.analyses import style
 from bench.analyses.contract import Source
-from bench.analyses.references import faults_of, name_faults
+from bench.analyses.drawing import style
+from bench.analyses.subjects.references import faults_of, name_faults
 from bench.config import Suite
 from bench.errors import UserError
 from bench.files import write_bytes, write_text

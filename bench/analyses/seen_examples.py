@@ -13,11 +13,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from pydantic import Field
 
-from bench.analyses import maps, style
 from bench.analyses.contract import Source
-from bench.analyses.lvlms import Large, LvlmReference, Questioned, open_larges, open_questions
-from bench.analyses.pixels import from_pixel_lines, pixel_lines
-from bench.analyses.references import AttackReference, ImageReference, Reference, missing
+from bench.analyses.drawing import maps, style
+from bench.analyses.drawing.pixels import from_pixel_lines, pixel_lines
+from bench.analyses.subjects.lvlms import Large, LvlmReference, Questioned, open_larges, open_questions
+from bench.analyses.subjects.references import AttackReference, ImageReference, Reference, missing
 from bench.config import Suite
 from bench.evaluation.adversary import Attacker, load_attacker
 from bench.lvlm.asking import attacked_images, longest_answer, verdicts

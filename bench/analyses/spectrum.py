@@ -16,11 +16,11 @@ from matplotlib.figure import Figure
 from pydantic import Field
 from torch import Tensor
 
-from bench.analyses import style
-from bench.analyses.attacking import attack_images, open_attack
 from bench.analyses.contract import Source
-from bench.analyses.models import Sample, load_models, open_sample
-from bench.analyses.references import AttackReference, ImageReference, ModelReference
+from bench.analyses.drawing import style
+from bench.analyses.subjects.attacking import attack_images, open_attack
+from bench.analyses.subjects.models import Sample, load_models, open_sample
+from bench.analyses.subjects.references import AttackReference, ImageReference, ModelReference
 from bench.clip.defended import DefendedCLIP
 from bench.clip.model import normalise
 from bench.defenses.artefact import task_of

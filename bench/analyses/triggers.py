@@ -8,12 +8,12 @@ from matplotlib.figure import Figure
 from pydantic import Field
 from torch import Tensor
 
-from bench.analyses import style
 from bench.analyses.contract import Source
-from bench.analyses.models import open_sample
-from bench.analyses.perturbations import Perturbation
-from bench.analyses.pixels import from_pixel_lines, pixel_lines
-from bench.analyses.references import ImageReference
+from bench.analyses.drawing import style
+from bench.analyses.drawing.pixels import from_pixel_lines, pixel_lines
+from bench.analyses.subjects.models import open_sample
+from bench.analyses.subjects.perturbations import Perturbation
+from bench.analyses.subjects.references import ImageReference
 
 
 class Options(ImageReference):

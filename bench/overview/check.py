@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from bench.analyses.references import faults_of, name_faults
+from bench.analyses.subjects.references import faults_of, name_faults
 from bench.backdoors.make import GateOptions, TrainOptions
 from bench.backdoors.steganography import SteganographyOptions
 from bench.clip.pretrain import WEIGHTS, recipe_of

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from itertools import chain
 from typing import NamedTuple
 
-from bench.analyses.references import Need, references_in
+from bench.analyses.subjects.references import Need, references_in
 from bench.config import CheckpointSpec, Options, Suite
 from bench.defenses.artefact import parts_of
 from bench.items import item_options, load_item

@@ -5,7 +5,7 @@ What an item's options mean is told from their names, which are the same in all 
 
 from typing import Any
 
-from bench.analyses.references import CellReference, ImageReference
+from bench.analyses.subjects.references import CellReference, ImageReference
 from bench.backdoors.steganography import SteganographyOptions
 from bench.config import AnalysisSpec, AttackSpec, CheckpointSpec, DefenseSpec, Options, Suite, SurrogateSpec, Track
 from bench.defenses.restoring import RestoringOptions

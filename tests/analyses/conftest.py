@@ -13,8 +13,8 @@ import pytest
 import torch
 
 from bench.analyses.contract import Source
-from bench.analyses.models import Opened, Sample, open_models, open_sample
-from bench.analyses.references import ImageReference, ModelReference
+from bench.analyses.subjects.models import Opened, Sample, open_models, open_sample
+from bench.analyses.subjects.references import ImageReference, ModelReference
 from bench.backdoors.checkpoint import load_checkpoint
 from bench.backdoors.make import make_checkpoint
 from bench.clip.model import build as build_clip

@@ -6,9 +6,9 @@ from matplotlib.figure import Figure
 
 from bench.analyses import attention
 from bench.analyses.contract import Source
-from bench.analyses.models import Opened, Sample
-from bench.analyses.pixels import from_pixel_lines
+from bench.analyses.drawing.pixels import from_pixel_lines
 from bench.analyses.run import read_frame, to_csv
+from bench.analyses.subjects.models import Opened, Sample
 from bench.clip.staged import Trace
 from bench.errors import UserError
 from tests.analyses.conftest import models

@@ -8,9 +8,9 @@ from matplotlib.figure import Figure
 
 from bench.analyses import attribution
 from bench.analyses.contract import Source
-from bench.analyses.models import Opened, Sample
-from bench.analyses.references import faults_of
 from bench.analyses.run import read_frame, to_csv
+from bench.analyses.subjects.models import Opened, Sample
+from bench.analyses.subjects.references import faults_of
 from bench.clip.staged import TextEdits, Trace
 from bench.config import Suite
 from bench.defenses import cba_fapt

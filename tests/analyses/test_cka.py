@@ -5,8 +5,8 @@ from torch import Tensor
 from bench.analyses import cka
 from bench.analyses.cka import alignment
 from bench.analyses.contract import Source
-from bench.analyses.models import Sample, load_models
-from bench.analyses.references import ModelReference
+from bench.analyses.subjects.models import Sample, load_models
+from bench.analyses.subjects.references import ModelReference
 from bench.clip.staged import Trace
 from tests.analyses.conftest import CLEAN, TUNED, models
 

@@ -8,8 +8,8 @@ import pytest
 
 from bench.analyses import bars, curves
 from bench.analyses.contract import Source
-from bench.analyses.readings import over_seeds, setting
-from bench.analyses.references import faults_of
+from bench.analyses.subjects.readings import over_seeds, setting
+from bench.analyses.subjects.references import faults_of
 from bench.errors import UserError
 from bench.evaluation.metrics import Count, wilson
 from tests.leaderboard.conftest import House

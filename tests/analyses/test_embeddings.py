@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 
 from bench.analyses import embeddings
 from bench.analyses.contract import Source
-from bench.analyses.models import Opened, Sample
+from bench.analyses.subjects.models import Opened, Sample
 from bench.errors import UserError
 from tests.analyses.conftest import models
 

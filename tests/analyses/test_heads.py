@@ -10,10 +10,10 @@ from torch.nn import functional
 
 from bench.analyses import heads
 from bench.analyses.contract import Source
-from bench.analyses.models import Loaded, Sample, load_models
-from bench.analyses.references import ModelReference
-from bench.analyses.shapley import Coalition, Floats, orders_of, prefixes, shapley
-from bench.analyses.towers import modules_of, take_over
+from bench.analyses.formulas.shapley import Coalition, Floats, orders_of, prefixes, shapley
+from bench.analyses.subjects.models import Loaded, Sample, load_models
+from bench.analyses.subjects.references import ModelReference
+from bench.analyses.subjects.towers import modules_of, take_over
 from bench.clip.model import build
 from bench.clip.staged import StagedCLIP
 from bench.errors import UserError

@@ -5,10 +5,10 @@ import torch
 
 from bench.analyses import insensitivity
 from bench.analyses.contract import Source
+from bench.analyses.formulas.similarity import cosine
 from bench.analyses.insensitivity import first_attentions, other_images
-from bench.analyses.models import Sample, load_models
-from bench.analyses.references import ModelReference
-from bench.analyses.similarity import cosine
+from bench.analyses.subjects.models import Sample, load_models
+from bench.analyses.subjects.references import ModelReference
 from bench.clip.defended import DefendedCLIP
 from bench.clip.staged import ImageEdits, StagedCLIP
 from bench.errors import UserError

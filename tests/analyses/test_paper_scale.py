@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from bench.analyses import models
 from bench.analyses.contract import Source
-from bench.analyses.towers import copy_of
+from bench.analyses.subjects import models
+from bench.analyses.subjects.towers import copy_of
 from bench.backdoors.checkpoint import Checkpoint
 from bench.clip.defended import DefendedCLIP
 from bench.clip.model import build as build_clip

@@ -6,11 +6,11 @@ import pytest
 import torch
 
 from bench.analyses import replacement
-from bench.analyses.attacking import open_attack, robust_count
 from bench.analyses.contract import Source
-from bench.analyses.models import Loaded, Sample, load_models, open_models
-from bench.analyses.references import AttackReference, ModelReference
-from bench.analyses.towers import check_towers, modules_of
+from bench.analyses.subjects.attacking import open_attack, robust_count
+from bench.analyses.subjects.models import Loaded, Sample, load_models, open_models
+from bench.analyses.subjects.references import AttackReference, ModelReference
+from bench.analyses.subjects.towers import check_towers, modules_of
 from bench.clip.defended import DefendedCLIP
 from bench.clip.model import build
 from bench.clip.staged import StagedCLIP

@@ -5,8 +5,8 @@ import pytest
 
 from bench.analyses import distributions, resistivity, resistivity_asr
 from bench.analyses.contract import Source
-from bench.analyses.models import Opened, Sample
 from bench.analyses.run import read_frame, to_csv
+from bench.analyses.subjects.models import Opened, Sample
 from bench.leaderboard.verify import read_cells
 from tests.analyses.conftest import models
 

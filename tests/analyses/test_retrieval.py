@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from bench.analyses import retrieval
-from bench.analyses.captions import gallery_of, ranks
 from bench.analyses.contract import Source
+from bench.analyses.subjects.captions import gallery_of, ranks
 from bench.attacks import caption_pgd
 from bench.attacks.checked import run_attack
 from bench.backdoors.checkpoint import load_checkpoint

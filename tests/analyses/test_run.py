@@ -12,8 +12,8 @@ import yaml
 from PIL import Image
 
 from bench import cli
-from bench.analyses import style
 from bench.analyses.contract import Source
+from bench.analyses.drawing import style
 from bench.analyses.run import analyse, read_frame, to_csv
 from bench.config import Suite
 from bench.errors import UserError

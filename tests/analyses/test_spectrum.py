@@ -6,9 +6,9 @@ from torch import Tensor
 
 from bench.analyses import spectrum
 from bench.analyses.contract import Source
-from bench.analyses.models import Sample, load_models
-from bench.analyses.references import ModelReference
 from bench.analyses.spectrum import amplitudes
+from bench.analyses.subjects.models import Sample, load_models
+from bench.analyses.subjects.references import ModelReference
 from bench.clip.defended import DefendedCLIP
 from bench.clip.staged import ImageEdits, StagedCLIP
 from bench.errors import UserError

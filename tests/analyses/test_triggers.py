@@ -5,9 +5,9 @@ import torch
 
 from bench.analyses import triggers
 from bench.analyses.contract import Source
-from bench.analyses.models import Sample
-from bench.analyses.pixels import from_pixel_lines, pixel_lines
+from bench.analyses.drawing.pixels import from_pixel_lines, pixel_lines
 from bench.analyses.run import read_frame, to_csv
+from bench.analyses.subjects.models import Sample
 from tests.analyses.conftest import images
 
 OPTIONS = triggers.Options.model_validate(

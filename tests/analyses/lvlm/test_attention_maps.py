@@ -3,10 +3,10 @@ import pytest
 
 from bench.analyses import attention_maps
 from bench.analyses.contract import Source
-from bench.analyses.guards import GuardedReference
-from bench.analyses.lvlms import Large, open_larges, open_questions
-from bench.analyses.pixels import from_pixel_lines
-from bench.analyses.references import ImageReference
+from bench.analyses.drawing.pixels import from_pixel_lines
+from bench.analyses.subjects.cleansight import GuardedReference
+from bench.analyses.subjects.lvlms import Large, open_larges, open_questions
+from bench.analyses.subjects.references import ImageReference
 from bench.errors import UserError
 from bench.lvlm.answering import encode, inputs_of
 from tests.analyses.lvlm.conftest import QUESTIONS, model, record

@@ -3,8 +3,8 @@ import pytest
 
 from bench.analyses import detection
 from bench.analyses.contract import Source
-from bench.analyses.guards import auroc
-from bench.analyses.references import faults_of
+from bench.analyses.subjects.cleansight import auroc
+from bench.analyses.subjects.references import faults_of
 from tests.analyses.lvlm.conftest import QUESTIONS, model, record
 
 pytestmark = pytest.mark.xdist_group("large")

@@ -6,8 +6,8 @@ import torch
 from bench.analyses import even_attention
 from bench.analyses.contract import Source
 from bench.analyses.even_attention import Queries, evened, with_even_attention
-from bench.analyses.lvlms import BackdooredReference, Large, open_larges, open_questions
-from bench.analyses.references import ImageReference
+from bench.analyses.subjects.lvlms import BackdooredReference, Large, open_larges, open_questions
+from bench.analyses.subjects.references import ImageReference
 from tests.analyses.lvlm.conftest import QUESTIONS, model, record
 
 pytestmark = pytest.mark.xdist_group("large")

@@ -3,7 +3,7 @@ import pytest
 
 from bench.analyses import seen_examples
 from bench.analyses.contract import Source
-from bench.analyses.pixels import from_pixel_lines
+from bench.analyses.drawing.pixels import from_pixel_lines
 from tests.analyses.lvlm.conftest import model, record
 
 pytestmark = pytest.mark.xdist_group("large")

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from bench.analyses.contract import Source
-from bench.analyses.models import Opened, Sample, open_models, open_sample, read_card
-from bench.analyses.references import ImageReference
+from bench.analyses.subjects.models import Opened, Sample, open_models, open_sample, read_card
+from bench.analyses.subjects.references import ImageReference
 from bench.clip.model import normalise
 from bench.defenses.artefact import load_artefact, parts_of
 from bench.errors import UserError
@@ -55,7 +55,7 @@ def test_images_are_handed_out_with_their_own_streams_whatever_the_batch(sample:
         return images
 
     whole = torch.cat(list(sample.batches(note)))
-    monkeypatch.setattr("bench.analyses.models._BATCH", 7)
+    monkeypatch.setattr("bench.analyses.subjects.models._BATCH", 7)
     parts = torch.cat(list(sample.batches(note)))
     assert torch.equal(whole, parts)
     assert seen[0] == [seed for seeds in seen[1:] for seed in seeds]
@@ -89,7 +89,7 @@ def test_what_has_not_been_tuned_is_told(source: Source, sample: Sample) -> None
 
 
 def test_a_backdoor_that_failed_its_gate_is_told_in_the_name(source: Source, sample: Sample, monkeypatch) -> None:
-    from bench.analyses import models
+    from bench.analyses.subjects import models
 
     real = models.load_checkpoint
 

@@ -13,8 +13,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from bench.analyses.models import Features, Opened, Sample
-from bench.analyses.perturbations import Change
+from bench.analyses.subjects.models import Features, Opened, Sample
+from bench.analyses.subjects.perturbations import Change
 
 Floats = npt.NDArray[np.float64]
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 from bench.analyses.contract import Source
-from bench.analyses.references import ImageReference, ModelReference
+from bench.analyses.subjects.references import ImageReference, ModelReference
 from bench.backdoors.trigger import Trigger
 from bench.config import Metric, Suite
 from bench.datasets.store import open_split, read_manifest

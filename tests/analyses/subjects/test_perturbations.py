@@ -3,8 +3,8 @@ import torch
 from torchvision.transforms import v2
 
 from bench.analyses.contract import Source
-from bench.analyses.perturbations import Perturbation
-from bench.analyses.references import faults_of
+from bench.analyses.subjects.perturbations import Perturbation
+from bench.analyses.subjects.references import faults_of
 from bench.backdoors.trigger import load_trigger
 from bench.config import parse
 from bench.errors import UserError

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from bench.analyses.contract import Source
-from bench.analyses.perturbations import Change
-from bench.analyses.references import ImageReference, ModelReference
+from bench.analyses.subjects.perturbations import Change
+from bench.analyses.subjects.references import ImageReference, ModelReference
 from bench.backdoors.checkpoint import Checkpoint, load_checkpoint
 from bench.clip.classifier import Classifier
 from bench.clip.defended import DefendedCLIP, Task

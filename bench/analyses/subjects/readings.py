@@ -6,8 +6,8 @@ from typing import Any
 import pandas as pd
 
 from bench.analyses.contract import Source
-from bench.analyses.models import defense_parts
-from bench.analyses.references import CellReference
+from bench.analyses.subjects.models import defense_parts
+from bench.analyses.subjects.references import CellReference
 from bench.errors import UserError, unknown
 from bench.leaderboard.verify import read_cells
 

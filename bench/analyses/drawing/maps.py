@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import Normalize
 from matplotlib.patches import Rectangle
 
-from bench.analyses import style
+from bench.analyses.drawing import style
 
 COLOURS = "YlOrRd"
 _WIDTH, _LINES = 24, 4

@@ -12,7 +12,7 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional as transforms
 
 from bench.analyses.contract import Source
-from bench.analyses.references import Need, Reference, missing
+from bench.analyses.subjects.references import Need, Reference, missing
 from bench.backdoors.trigger import Trigger, load_trigger
 from bench.config import Options, Suite
 from bench.errors import UserError

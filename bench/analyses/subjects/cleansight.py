@@ -10,7 +10,7 @@ from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
 from bench.analyses.contract import Source
-from bench.analyses.lvlms import BackdooredReference, Questioned
+from bench.analyses.subjects.lvlms import BackdooredReference, Questioned
 from bench.backdoors.trigger import Trigger
 from bench.config import Suite
 from bench.defenses import cleansight

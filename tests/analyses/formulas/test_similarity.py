@@ -6,9 +6,9 @@ import torch
 from scipy.stats import bootstrap
 
 from bench.analyses.contract import Source
-from bench.analyses.models import Opened, Sample
-from bench.analyses.perturbations import Identity, Perturbation
-from bench.analyses.similarity import Cosines, cosine, cosines, intra_class, resistivity
+from bench.analyses.formulas.similarity import Cosines, cosine, cosines, intra_class, resistivity
+from bench.analyses.subjects.models import Opened, Sample
+from bench.analyses.subjects.perturbations import Identity, Perturbation
 
 
 @pytest.fixture

@@ -4,8 +4,8 @@ import torch
 from torch import Tensor
 
 from bench.analyses.contract import Source
-from bench.analyses.models import Opened, Sample
-from bench.analyses.references import AttackReference
+from bench.analyses.subjects.models import Opened, Sample
+from bench.analyses.subjects.references import AttackReference
 from bench.attacks.checked import attack_in_parts
 from bench.attacks.contract import Knowledge
 from bench.clip.classifier import Classifier, predict

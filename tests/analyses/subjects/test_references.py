@@ -1,7 +1,7 @@
 import pytest
 
 from bench.analyses.contract import Source
-from bench.analyses.references import CellReference, ImageReference, ModelReference, faults_of
+from bench.analyses.subjects.references import CellReference, ImageReference, ModelReference, faults_of
 from bench.config import Options
 
 
