@@ -37,7 +37,7 @@ FURNITURE = [
         "backdoors": ["trigger", "poison", "patch", "steganography", "make", "checkpoint", "__init__"],
         "attacks": ["checked", "contract", "__init__"],
         "defenses": ["contract", "artefact", "fitting", "tuning", "prompting", "adversarial", "__init__"],
-        "analyses": ["contract", "models", "perturbations", "references", "run", "similarity", "style", "__init__"],
+        "analyses": ["contract", "run", "__init__"],
         "surrogates": ["contract", "folder", "plain", "__init__"],
     }.items()
     for name in names
