@@ -30,6 +30,7 @@ PARAMETERS = {
     "load": ["tensors", "victim", "options"],
     "measure": ["source", "options"],
 }
+ANALYSED = [f"subjects/{name}" for name in ("models", "perturbations", "references")]
 FURNITURE = [
     (kind, name)
     for kind, names in {
@@ -37,7 +38,7 @@ FURNITURE = [
         "backdoors": ["trigger", "poison", "patch", "steganography", "make", "checkpoint", "__init__"],
         "attacks": ["checked", "contract", "__init__"],
         "defenses": ["contract", "artefact", "fitting", "tuning", "prompting", "adversarial", "__init__"],
-        "analyses": ["contract", "run", "__init__"],
+        "analyses": ["contract", "run", "drawing/style", "formulas/similarity", *ANALYSED, "__init__"],
         "surrogates": ["contract", "folder", "plain", "__init__"],
     }.items()
     for name in names
